@@ -1,0 +1,233 @@
+"""What the quickstart measures: cortex beside network, then the small network under each noise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import xarray as xr
+from joblib import Parallel, delayed
+from rich.progress import Progress
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from neurovar import activations, comparison, estimation, pretrained, robustness, transplant
+from neurovar.attacks import pgd
+from neurovar.covariance import Covariance
+from neurovar.modifications import MODIFICATIONS, modify
+from neurovar.quickstart.inputs import N_UNITS, Inputs
+from neurovar.responses import drop_constant
+from neurovar.robustness import PGD, Clean, Condition, Modified, NoisyNetwork
+from neurovar.training import halves, retrain, small_network, train
+
+LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
+RANKS = (2, 20)
+NOISY_LAYER = "layer1"
+TRACE_PER_UNIT = 2.0
+RANK = 128
+EPSILON = 0.1
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything a run takes."""
+
+    n_stimuli: int
+    n_bootstrap: int
+    n_train: int
+    n_epochs: int
+    n_seeds: int
+    n_attacked: int
+    n_test: int
+    n_steps: int
+    strengths: tuple[int, ...]
+    n_draws: int = 20
+
+
+FULL = Scale(640, 200, 12_000, 4, 3, 3000, 200, 15, (1, 3, 5))
+QUICK = Scale(200, 30, 4000, 2, 2, 600, 60, 5, (3,))
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that the page shows."""
+
+    comparison: xr.Dataset
+    noise_correlation: xr.DataArray
+    rule: transplant.SignalRule
+    correct: xr.DataArray
+    accuracy: xr.Dataset
+    differences: xr.Dataset
+
+
+def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progress) -> Results:
+    """Everything, in order. The same seed gives the same numbers, whatever `n_jobs`."""
+    systems = record_systems(inputs, scale=scale, seed=seed, progress=progress)
+    with _bar(progress, "Statistics, with bootstrap intervals", len(systems)) as advance, _one_thread():
+        table = comparison.compare(
+            systems, ranks=RANKS, n_bootstrap=scale.n_bootstrap, rng=seed, n_jobs=n_jobs, advance=advance
+        )
+        rule = transplant.fit_signal_rule(inputs.cortex, rng=seed)
+    correct = transplant_and_test(inputs, rule, scale=scale, seed=seed, n_jobs=n_jobs, progress=progress)
+    return Results(
+        comparison=table,
+        noise_correlation=estimation.noise_correlation(inputs.cortex),
+        rule=rule,
+        correct=correct,
+        accuracy=robustness.summarise(correct, rng=seed),
+        differences=robustness.differences(correct, baseline="isotropic", rng=seed),
+    )
+
+
+def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progress) -> dict[str, xr.DataArray]:
+    """The recording, and as many units of each layer of EfficientNet-Lite0, on the same stimuli.
+
+    The network's repeats are the clean image and its modifications.
+    """
+    cortex = inputs.cortex.isel(stimulus=slice(scale.n_stimuli))
+    images = inputs.images.isel(stimulus=slice(scale.n_stimuli))
+    shown = {"clean": _unmodified} | {
+        f"{name} {strength}": partial(_modified, name=name, strength=strength)
+        for name in MODIFICATIONS
+        for strength in (1, 2)
+    }
+    with _bar(progress, "EfficientNet-Lite0 on the same images", len(images) * len(shown)) as advance:
+        recorded = activations.record(
+            pretrained.efficientnet_lite0(),
+            images,
+            layers=LAYERS,
+            modifications=shown,
+            max_units=4 * N_UNITS,
+            rng=seed,
+            advance=advance,
+        )
+    layers = {name: recorded.isel(unit=recorded["layer"].values == name) for name in LAYERS}
+    varying = {name: drop_constant(layer).isel(unit=slice(N_UNITS)) for name, layer in layers.items()}
+    return {inputs.cortex_name: cortex} | {name.removeprefix("network._"): layer for name, layer in varying.items()}
+
+
+def _unmodified(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images
+
+
+def _modified(images: Tensor, generator: torch.Generator, *, name: str, strength: int) -> Tensor:
+    return modify(images, name, strength=strength, generator=generator)
+
+
+def transplant_and_test(
+    inputs: Inputs, rule: transplant.SignalRule, *, scale: Scale, seed: int, n_jobs: int, progress: Progress
+) -> xr.DataArray:
+    """Correctness (seed, noise, condition, stimulus) of the small network, retrained under each noise."""
+    training = inputs.train.isel(stimulus=slice(scale.n_train))
+    test = inputs.test.isel(stimulus=slice(scale.n_test))
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
+    with _bar(progress, "Small network: training, and the noise to give it", len(seeds)) as advance:
+        prepared = []
+        for each in parallel(delayed(_prepare)(training, rule, scale, s) for s in seeds):
+            prepared.append(each)
+            advance(1)
+    cells = [(s, base, noise) for s, (base, noises) in zip(seeds, prepared) for noise in noises.values()]
+    with _bar(progress, "Retraining under noise, modifications, attacks", len(cells)) as advance:
+        correct = []
+        for cell in parallel(delayed(_test)(base, noise, training, test, scale, s) for s, base, noise in cells):
+            correct.append(cell)
+            advance(1)
+    kinds = list(prepared[0][1])
+    rows = [xr.concat(correct[i : i + len(kinds)], dim="noise") for i in range(0, len(correct), len(kinds))]
+    return xr.concat(rows, dim="seed").assign_coords(noise=kinds, seed=seeds)
+
+
+def _prepare(
+    training: xr.Dataset, rule: transplant.SignalRule, scale: Scale, seed: int
+) -> tuple[nn.Sequential, dict[str, Covariance | None]]:
+    """A trained network, and the noises for it: none, isotropic, and each source with its controls, at one trace."""
+    images, labels = _tensors(training)
+    generator = torch.Generator().manual_seed(seed)
+    with _one_thread():
+        network = train(
+            small_network(rng=seed), images, labels, n_epochs=scale.n_epochs, generator=generator
+        ).requires_grad_(False)
+        sources = {
+            "pgd": _pgd_noise(network, images[: scale.n_attacked], labels[: scale.n_attacked], scale, generator),
+            "v4": _cortical_noise(network, training["images"][: scale.n_attacked], rule, seed),
+        }
+        noises: dict[str, Covariance | None] = {"none": None}
+        for name, source in sources.items():
+            scaled = source.scale_to(trace=TRACE_PER_UNIT * source.n)
+            for control, noise in transplant.with_controls(scaled, rng=seed).items():
+                label = {"transplanted": name, "isotropic": "isotropic"}.get(control, f"{name}_{control}")
+                noises[label] = noise
+    return network, noises
+
+
+def _pgd_noise(
+    network: nn.Sequential, images: Tensor, labels: Tensor, scale: Scale, generator: torch.Generator
+) -> Covariance:
+    """Covariance of the layer's response to PGD images about its response to the clean ones."""
+    attack = partial(pgd, epsilon=EPSILON, step=EPSILON / 4, n_steps=scale.n_steps, generator=generator)
+    attacked = torch.cat(
+        [attack(network, *batch) for batch in zip(images.split(250), labels.split(250))]  # type: ignore[call-arg]
+    )
+    front, _ = halves(network, NOISY_LAYER)
+    return estimation.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=RANK, ridge=1e-4)
+
+
+def _cortical_noise(network: nn.Sequential, images: xr.DataArray, rule: transplant.SignalRule, seed: int) -> Covariance:
+    """The noise that the layer would have if it followed from tuning as in cortex."""
+    tuning = activations.record(network, images, layers=[NOISY_LAYER], rng=seed)
+    return transplant.low_rank(transplant.onto(rule, tuning, method="signal_rule", rng=seed), rank=RANK)
+
+
+def _test(
+    base: nn.Sequential,
+    noise: Covariance | None,
+    training: xr.Dataset,
+    test: xr.Dataset,
+    scale: Scale,
+    seed: int,
+) -> xr.DataArray:
+    """Retrain the base network under this noise and see what it gets right."""
+    images, labels = _tensors(training)
+    with _one_thread():
+        model = retrain(
+            base,
+            images,
+            labels,
+            layer=NOISY_LAYER,
+            noise=noise,
+            n_epochs=scale.n_epochs,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        network = NoisyNetwork(model, {} if noise is None else {NOISY_LAYER: noise})
+        return robustness.evaluate(network, test["images"], test["labels"], _conditions(scale), rng=seed)
+
+
+def _conditions(scale: Scale) -> list[Condition]:
+    modified = [Modified(name, strength) for name in MODIFICATIONS for strength in scale.strengths]
+    attacked = [PGD(EPSILON / 2 * times, scale.n_steps, scale.n_draws) for times in (1, 2)]
+    return [Clean(), *modified, *attacked]
+
+
+def _tensors(data: xr.Dataset) -> tuple[Tensor, Tensor]:
+    return torch.tensor(data["images"].values), torch.tensor(data["labels"].values)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread a process: sums then do not depend on the number of workers, and workers do not compete."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _bar(progress: Progress, description: str, total: int) -> Iterator:
+    task = progress.add_task(description, total=total)
+    yield lambda n: progress.advance(task, n)

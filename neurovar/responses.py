@@ -1,0 +1,229 @@
+"""The convention for responses: a DataArray of stimulus × repeat × unit; validate, align, split and convert it.
+
+Missing repeats are NaN. A trial (one stimulus, one repeat) is whole or absent: it has a value for every unit or
+for none.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+DIMS = ("stimulus", "repeat", "unit")
+
+
+def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
+    """Return `responses` unchanged, or say what is missing, in a fixed order.
+
+    The order is: type, dims, numeric dtype, size, unique stimulus ids, infinities, units without any value,
+    half-missing trials, stimuli without a trial, repeats.
+
+    Parameters
+    ----------
+    responses : DataArray (stimulus, repeat, unit)
+    min_repeats : the number of repeats that at least one stimulus must have.
+
+    Raises
+    ------
+    ValueError : naming what was expected and what came.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> da = xr.DataArray(np.ones((2, 1, 3)), dims=("stimulus", "repeat", "unit"), coords={"stimulus": ["a", "b"]})
+    >>> validate(da, min_repeats=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: expected at least 2 repeats of some stimulus, got at most 1
+    """
+    _validate_form(responses)
+    values = responses.values
+    if np.isinf(values).any():
+        raise ValueError(f"expected finite responses or NaN, got {int(np.isinf(values).sum())} infinite values")
+    present = ~np.isnan(values)
+    empty = ~present.any(axis=(0, 1))
+    if empty.any():
+        raise ValueError(f"expected a value for every unit, got only NaN for {_some(np.flatnonzero(empty), 'unit')}")
+    partial = present.any(axis=2) & ~present.all(axis=2)
+    if partial.any():
+        stimulus, repeat = np.argwhere(partial)[0]
+        raise ValueError(
+            f"expected each trial to be whole or absent, got {int(partial.sum())} trials with some units missing "
+            f"(the first: stimulus {responses.stimulus.values[stimulus]!s}, repeat {repeat})"
+        )
+    counts = present.all(axis=2).sum(axis=1)
+    if (counts == 0).any():
+        raise ValueError(
+            f"expected a trial of every stimulus, got none of {_some(responses.stimulus.values[counts == 0], 'stimulus')}"
+        )
+    if counts.max() < min_repeats:
+        raise ValueError(f"expected at least {min_repeats} repeats of some stimulus, got at most {counts.max()}")
+    return responses
+
+
+def _validate_form(responses: xr.DataArray) -> None:
+    if not isinstance(responses, xr.DataArray):
+        raise ValueError(f"expected an xarray.DataArray, got {type(responses).__name__}")
+    if responses.dims != DIMS:
+        raise ValueError(f"expected dims {DIMS}, got {responses.dims}")
+    if not np.issubdtype(responses.dtype, np.number) or np.issubdtype(responses.dtype, np.complexfloating):
+        raise ValueError(f"expected real numbers, got dtype {responses.dtype}")
+    if 0 in responses.shape:
+        raise ValueError(f"expected at least one stimulus, repeat and unit, got shape {responses.shape}")
+    if "stimulus" not in responses.coords:
+        raise ValueError("expected a coordinate 'stimulus' with an id for every stimulus, got none")
+    ids, counts = np.unique(responses.stimulus.values, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"expected unique stimulus ids, got repeated {_some(ids[counts > 1], 'stimulus')}")
+
+
+def _some(names: Sequence | np.ndarray, noun: str, *, most: int = 5) -> str:
+    shown = ", ".join(str(name) for name in list(names)[:most])
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown}{', …' if len(names) > most else ''})"
+
+
+def repeat_counts(responses: xr.DataArray) -> xr.DataArray:
+    """The number of repeats of each stimulus, Rₛ: DataArray (stimulus)."""
+    return responses.isel(unit=0, drop=True).notnull().sum("repeat")
+
+
+def align(*systems: xr.DataArray) -> tuple[xr.DataArray, ...]:
+    """The stimuli that all systems share, in the order of the first.
+
+    Raises
+    ------
+    ValueError : if a system is not valid, or no stimulus is shared.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> make = lambda ids: xr.DataArray(np.ones((len(ids), 2, 1)), dims=DIMS, coords={"stimulus": ids})
+    >>> a, b = align(make(["x", "y", "z"]), make(["z", "y"]))
+    >>> a.stimulus.values.tolist(), b.stimulus.values.tolist()
+    (['y', 'z'], ['y', 'z'])
+    """
+    for system in systems:
+        validate(system)
+    shared = [s for s in systems[0].stimulus.values if all(s in set(other.stimulus.values) for other in systems[1:])]
+    if not shared:
+        examples = " and ".join(str(system.stimulus.values[0]) for system in systems)
+        raise ValueError(f"expected stimuli in common, got none (ids such as {examples})")
+    return tuple(system.sel(stimulus=shared) for system in systems)
+
+
+def residuals(responses: xr.DataArray) -> xr.DataArray:
+    """The noise: each response minus its stimulus's mean over repeats, x_{sru} − x̄_{s·u}; same shape and units.
+
+    A stimulus shown once has residual 0 and adds no degree of freedom.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> da = xr.DataArray([[[1.0], [3.0]]], dims=DIMS, coords={"stimulus": ["a"]})
+    >>> residuals(da).values.ravel()
+    array([-1.,  1.])
+    """
+    validate(responses)
+    return responses.copy(data=residuals_kernel(responses.values))
+
+
+def residuals_kernel(values: np.ndarray) -> np.ndarray:
+    """`residuals` of an array (stimulus, repeat, unit), NaN where a repeat is absent."""
+    return values - np.nanmean(values, axis=1, keepdims=True)
+
+
+def split(responses: xr.DataArray, *, rng: np.random.Generator | int) -> tuple[xr.DataArray, xr.DataArray]:
+    """Mean responses over two disjoint random halves of each stimulus's repeats.
+
+    Of Rₛ repeats each half takes ⌊Rₛ/2⌋, so that both have the same noise; of an odd number one repeat, drawn at
+    random, is left out. Stimuli with one repeat are dropped.
+
+    Returns
+    -------
+    two DataArrays (stimulus, unit)
+
+    Raises
+    ------
+    ValueError : if no stimulus has two repeats.
+    """
+    validate(responses, min_repeats=2)
+    kept = responses.isel(stimulus=np.flatnonzero(repeat_counts(responses).values >= 2))
+    first, second = split_kernel(kept.values, np.random.default_rng(rng))
+    template = kept.isel(repeat=0, drop=True)
+    return template.copy(data=first), template.copy(data=second)
+
+
+def split_kernel(values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """`split` of an array (stimulus, repeat, unit) in which every stimulus has two repeats or more."""
+    absent = np.isnan(values[:, :, 0])
+    order = np.argsort(np.where(absent, np.inf, rng.random(absent.shape)), axis=1)
+    half = (~absent).sum(axis=1, keepdims=True) // 2
+    rank = np.argsort(order, axis=1)
+    return tuple(  # type: ignore[return-value]
+        np.where(mask[:, :, None], values, 0).sum(axis=1) / half
+        for mask in (rank < half, (rank >= half) & (rank < 2 * half))
+    )
+
+
+def drop_constant(responses: xr.DataArray) -> xr.DataArray:
+    """Without the units that never vary about their stimulus means; attrs["dropped_units"] lists their positions.
+
+    Such units have no correlation. They are common in rectified networks.
+    """
+    validate(responses, min_repeats=2)
+    constant = constant_units(responses)
+    if len(constant) == responses.sizes["unit"]:
+        raise ValueError(f"expected units that vary between repeats, got none among {len(constant)}")
+    kept = responses.isel(unit=np.setdiff1d(np.arange(responses.sizes["unit"]), constant))
+    return kept.assign_attrs(dropped_units=constant.tolist())
+
+
+def constant_units(responses: xr.DataArray) -> np.ndarray:
+    """Positions of the units whose residuals are zero up to rounding."""
+    values = responses.values
+    scale = np.nanmax(np.abs(values), axis=(0, 1))
+    return np.flatnonzero(np.nanmax(np.abs(residuals_kernel(values)), axis=(0, 1)) <= 1e-6 * scale)
+
+
+def from_presentations(assembly: xr.DataArray, *, stimulus: str = "stimulus_id") -> xr.DataArray:
+    """Responses from a table presentation × neuroid, as BrainIO has it.
+
+    Repeats are numbered in the order of presentation; stimuli keep the order in which they first appear. The
+    position of each trial in the table is kept in the coordinate `presentation` (stimulus, repeat), −1 where absent.
+
+    Raises
+    ------
+    ValueError : if the dims are others, or there is no coordinate `stimulus`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> table = xr.DataArray([[1.0], [2.0], [3.0]], dims=("presentation", "neuroid"),
+    ...                      coords={"stimulus_id": ("presentation", ["a", "b", "a"])})
+    >>> from_presentations(table).values[:, :, 0].tolist()
+    [[1.0, 3.0], [2.0, nan]]
+    """
+    if set(assembly.dims) != {"presentation", "neuroid"}:
+        raise ValueError(f"expected dims ('presentation', 'neuroid'), got {assembly.dims}")
+    levels = [dim for dim in assembly.dims if isinstance(assembly.indexes.get(dim), pd.MultiIndex)]
+    table = assembly.reset_index(levels).transpose("presentation", "neuroid")
+    if stimulus not in table.coords:
+        raise ValueError(f"expected a coordinate {stimulus!r} on 'presentation', got {sorted(map(str, table.coords))}")
+    ids, first, inverse = np.unique(table[stimulus].values, return_index=True, return_inverse=True)
+    row = np.argsort(np.argsort(first))[inverse]
+    by_stimulus = np.argsort(row, kind="stable")
+    counts = np.bincount(row)
+    repeat = np.empty_like(row)
+    repeat[by_stimulus] = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.full((len(ids), counts.max(), table.shape[1]), np.nan, dtype=np.result_type(table.dtype, np.float32))
+    values[row, repeat] = table.values
+    presentation = np.full(values.shape[:2], -1)
+    presentation[row, repeat] = np.arange(len(row))
+    units = {str(name): ("unit", c.values) for name, c in table.coords.items() if c.dims == ("neuroid",)}
+    coords = {
+        "stimulus": ids[np.argsort(first)],
+        "presentation": (("stimulus", "repeat"), presentation),
+        **units,
+    }
+    return xr.DataArray(values, dims=DIMS, coords=coords, attrs=dict(assembly.attrs))
