@@ -144,7 +144,7 @@ def _run(
     with torch.inference_mode(), torch.random.fork_rng(), _capture(model, layers) as captured:
         torch.default_generator.manual_seed(seed)
         for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(images[start : start + batch_size]).to(device)
+            batch = torch.tensor(images[start : start + batch_size], device=device)
             model(modification(batch, generator))
             rows.append(torch.cat([keep.select(name, captured.pop(name)).float().cpu() for name in layers], dim=1))
             if advance:

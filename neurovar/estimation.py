@@ -201,7 +201,7 @@ def fano_factor(responses: xr.DataArray) -> xr.DataArray:
     """
     validate(responses, min_repeats=2)
     if responses.attrs.get("units") != "spike count":
-        raise ValueError(f"expected attrs['units'] = 'spike count', got {responses.attrs.get('units')!r}")
+        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {responses.attrs.get('units')!r}")
     if (responses.values < 0).any():
         raise ValueError(f"expected spike counts, got negative values (smallest {np.nanmin(responses.values):g})")
     return _per_unit(fano_factor_kernel(responses.values), responses)

@@ -38,10 +38,10 @@ class Modified:
     """A naturalistic modification (`modifications.modify`) at a strength."""
 
     modification: str
-    strength: float
+    strength: int
 
     def apply(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return modify(images, self.modification, strength=int(self.strength), generator=generator)
+        return modify(images, self.modification, strength=self.strength, generator=generator)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from neurovar import _layers
 from neurovar.covariance import Covariance
 
 Advance = Callable[[int], object]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def small_network(*, rng: np.random.Generator | int) -> nn.Sequential:
@@ -52,7 +54,7 @@ def _seeded(rng: np.random.Generator | int) -> Iterator[None]:
 
 
 def train(
-    model: nn.Module,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     *,
@@ -61,7 +63,7 @@ def train(
     learning_rate: float = 1e-3,
     generator: torch.Generator,
     advance: Advance | None = None,
-) -> nn.Module:
+) -> Network:
     """A trained copy of `model`, in eval mode: Adam on the cross-entropy, batches shuffled by `generator`.
 
     Raises
@@ -137,7 +139,8 @@ def halves(model: nn.Sequential, layer: str) -> tuple[nn.Sequential, nn.Sequenti
     if layer not in names[:-1]:
         raise ValueError(f"expected one of the layers {names[:-1]}, which have layers after them, got {layer!r}")
     position = names.index(layer) + 1
-    return model[:position], model[position:]
+    children = list(model.named_children())
+    return nn.Sequential(OrderedDict(children[:position])), nn.Sequential(OrderedDict(children[position:]))
 
 
 def reinitialised(model: nn.Sequential, *, layer: str, rng: np.random.Generator | int) -> nn.Sequential:
@@ -145,10 +148,12 @@ def reinitialised(model: nn.Sequential, *, layer: str, rng: np.random.Generator 
     fresh = copy.deepcopy(model)
     front, tail = halves(fresh, layer)
     front.requires_grad_(False)
+    tail.requires_grad_(True)
     with _seeded(rng):
         for module in tail.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
     return fresh
 
 

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from neurovar.quickstart import compute, inputs, page
@@ -22,8 +23,8 @@ def main(output: Path, *, quick: bool, require_real: bool, seed: int, n_jobs: in
     console = Console()
     page.check_writable(output)
     found = inputs.load(require_real=require_real, seed=seed)
-    for warning in found.warnings:
-        console.print(f"[bold red]NOT REAL DATA[/]: {warning}", highlight=False)
+    for warning, reason in zip(found.warnings, found.reasons):
+        console.print(f"[bold red]NOT REAL DATA[/]: {warning}:\n{escape(reason)}", highlight=False, soft_wrap=True)
     scale = compute.QUICK if quick else compute.FULL
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -33,8 +34,8 @@ def main(output: Path, *, quick: bool, require_real: bool, seed: int, n_jobs: in
     written = page.write(output, found, results, scale=scale, seed=seed, command=command)
     console.print()
     for line in page.summary(found, results):
-        console.print(f"• {line}", highlight=False)
+        console.print(f"• {escape(line)}", highlight=False)
     for warning in found.warnings:
-        console.print(f"[bold red]NOT REAL DATA[/]: {warning}", highlight=False)
+        console.print(f"[bold red]NOT REAL DATA[/]: {warning}", highlight=False, soft_wrap=True)
     console.print(f"\nWrote {written}", highlight=False, soft_wrap=True)
     return written

@@ -18,7 +18,7 @@ from neurovar.attacks import pgd
 from neurovar.covariance import Covariance
 from neurovar.modifications import MODIFICATIONS, modify
 from neurovar.quickstart.inputs import N_UNITS, Inputs
-from neurovar.responses import drop_constant
+from neurovar.responses import center_repeats, drop_constant
 from neurovar.robustness import PGD, Clean, Condition, Modified, NoisyNetwork
 from neurovar.training import halves, retrain, small_network, train
 
@@ -46,8 +46,8 @@ class Scale:
     n_draws: int = 20
 
 
-FULL = Scale(640, 200, 12_000, 4, 3, 3000, 200, 15, (1, 3, 5))
-QUICK = Scale(200, 30, 4000, 2, 2, 600, 60, 5, (3,))
+FULL = Scale(640, 100, 12_000, 4, 3, 2000, 200, 10, (1, 3, 5))
+QUICK = Scale(160, 20, 4000, 2, 2, 400, 60, 5, (3,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
     systems = record_systems(inputs, scale=scale, seed=seed, progress=progress)
     with _bar(progress, "Statistics, with bootstrap intervals", len(systems)) as advance, _one_thread():
         table = comparison.compare(
-            systems, ranks=RANKS, n_bootstrap=scale.n_bootstrap, rng=seed, n_jobs=n_jobs, advance=advance
+            systems, ranks=RANKS, n_bootstrap=scale.n_bootstrap, n_splits=5, rng=seed, n_jobs=n_jobs, advance=advance
         )
         rule = transplant.fit_signal_rule(inputs.cortex, rng=seed)
     correct = transplant_and_test(inputs, rule, scale=scale, seed=seed, n_jobs=n_jobs, progress=progress)
@@ -84,7 +84,7 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
 def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progress) -> dict[str, xr.DataArray]:
     """The recording, and as many units of each layer of EfficientNet-Lite0, on the same stimuli.
 
-    The network's repeats are the clean image and its modifications.
+    The network's repeats are the clean image and its modifications, without their mean shifts.
     """
     cortex = inputs.cortex.isel(stimulus=slice(scale.n_stimuli))
     images = inputs.images.isel(stimulus=slice(scale.n_stimuli))
@@ -104,7 +104,7 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
             advance=advance,
         )
     layers = {name: recorded.isel(unit=recorded["layer"].values == name) for name in LAYERS}
-    varying = {name: drop_constant(layer).isel(unit=slice(N_UNITS)) for name, layer in layers.items()}
+    varying = {name: drop_constant(center_repeats(layer)).isel(unit=slice(N_UNITS)) for name, layer in layers.items()}
     return {inputs.cortex_name: cortex} | {name.removeprefix("network._"): layer for name, layer in varying.items()}
 
 
@@ -168,9 +168,7 @@ def _pgd_noise(
 ) -> Covariance:
     """Covariance of the layer's response to PGD images about its response to the clean ones."""
     attack = partial(pgd, epsilon=EPSILON, step=EPSILON / 4, n_steps=scale.n_steps, generator=generator)
-    attacked = torch.cat(
-        [attack(network, *batch) for batch in zip(images.split(250), labels.split(250))]  # type: ignore[call-arg]
-    )
+    attacked = torch.cat([attack(network, *batch) for batch in zip(images.split(250), labels.split(250))])
     front, _ = halves(network, NOISY_LAYER)
     return estimation.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=RANK, ridge=1e-4)
 

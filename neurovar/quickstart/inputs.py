@@ -17,13 +17,14 @@ N_UNITS = 50
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the quickstart takes; `warnings` names every input that is not the real thing."""
+    """What the quickstart takes; `warnings` names every input that is not the real thing, `reasons` says why."""
 
     cortex: xr.DataArray
     images: xr.DataArray
     train: xr.Dataset
     test: xr.Dataset
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @property
     def cortex_name(self) -> str:
@@ -36,7 +37,7 @@ class Inputs:
             "cortex": str(self.cortex.attrs["source"]),
             "stimulus_images": str(self.images.attrs["source"]),
             "classified_images": str(self.train.attrs["source"]),
-            "data_warnings": " | ".join(self.warnings) or "none: all inputs are real",
+            "data_warnings": " | ".join(self.warnings + self.reasons) or "none: all inputs are real",
         }
 
 
@@ -49,22 +50,24 @@ def load(*, require_real: bool, seed: int) -> Inputs:
     ------
     ValueError : if a file is damaged, or with `require_real` if one cannot be had.
     """
-    warnings: list[str] = []
+    warnings, reasons = [], []
     try:
         cortex, images = cowley2023_v4.load(session="210325"), cowley2023_v4.images(session="210325")
     except DataUnavailableError as error:
         if require_real:
             raise
-        warnings.append(f"SIMULATED recording, seeing scikit-learn's digits, in place of macaque V4. {error}")
+        warnings.append("SIMULATED recording, with scikit-learn's digits as its images, in place of macaque V4")
+        reasons.append(str(error))
         cortex, images = simulated_cortex(seed)
     try:
         train, test = fashion_mnist.load("train"), fashion_mnist.load("test")
     except DataUnavailableError as error:
         if require_real:
             raise
-        warnings.append(f"scikit-learn's DIGITS (8 × 8, enlarged) in place of Fashion-MNIST. {error}")
+        warnings.append("scikit-learn's DIGITS (8 × 8, enlarged) in place of Fashion-MNIST")
+        reasons.append(str(error))
         train, test = digits.load("train"), digits.load("test")
-    return Inputs(cortex, images, train, test, tuple(warnings))
+    return Inputs(cortex, images, train, test, tuple(warnings), tuple(reasons))
 
 
 def simulated_cortex(seed: int) -> tuple[xr.DataArray, xr.DataArray]:

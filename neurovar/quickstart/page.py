@@ -111,8 +111,8 @@ def _sections(
         "Cortex beside the network",
         f"The same statistics for {cortex} and for layers of EfficientNet-Lite0 (ImageNet weights) on the same "
         f"{scale.n_stimuli} images; {n_units.min()}–{n_units.max()} units each. Cortical repeats are presentations; the "
-        "network's are the clean image and six modified ones, so its “noise” is its response to image changes, not "
-        f"randomness. Intervals: {results.comparison.attrs['interval']}.",
+        "network's are the clean image and six modified ones (each one's mean shift taken off), so its “noise” is how its "
+        f"response to an image changes with the image, not randomness. Intervals: {results.comparison.attrs['interval']}.",
         _statistics_figure(results),
         comparison_table(results.comparison),
     )
@@ -175,13 +175,13 @@ def summary(inputs: Inputs, results: Results) -> list[str]:
     ):
         attacked = _select(results.accuracy, noise, "pgd", EPSILON)
         gain = _select(results.differences, noise, "pgd", EPSILON)
-        verdict = "no clear difference"
+        verdict = "not clearly different from"
         if gain["low"] > 0:
-            verdict = "more robust"
+            verdict = "higher than with"
         elif gain["high"] < 0:
-            verdict = "less robust"
+            verdict = "lower than with"
         lines.append(
-            f"{name}: accuracy {_triple(attacked, 'accuracy')} under noise-aware PGD (ε = {EPSILON:g}), {verdict} than "
+            f"{name}: accuracy {_triple(attacked, 'accuracy')} under noise-aware PGD (ε = {EPSILON:g}), {verdict} "
             f"isotropic noise of the same trace (difference {_triple(gain, 'difference', signed=True)}); clean accuracy "
             f"{_triple(_select(results.accuracy, noise, 'clean', 0), 'accuracy')}."
         )
@@ -241,7 +241,6 @@ def _one(draw: Callable[[xr.Dataset, Axes], None], data: xr.Dataset) -> Figure:
     with plotting.style():
         figure, axes = plotting.figure()
         draw(data, axes[0, 0])
-        plotting.legend_below(figure)
     return figure
 
 
