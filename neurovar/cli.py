@@ -45,7 +45,7 @@ def main() -> None:
     """Run the command; bad input ends it with a message and exit status 2."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"neurovar: error: {error}", file=sys.stderr)
         sys.exit(2)
 

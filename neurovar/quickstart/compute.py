@@ -18,15 +18,13 @@ from neurovar.attacks import pgd
 from neurovar.covariance import Covariance
 from neurovar.modifications import MODIFICATIONS, modify
 from neurovar.quickstart.inputs import N_UNITS, Inputs
-from neurovar.responses import center_repeats, drop_constant
+from neurovar.responses import align, center_repeats, drop_constant
 from neurovar.robustness import PGD, Clean, Condition, Modified, NoisyNetwork
 from neurovar.training import halves, retrain, small_network, train
 
 LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
 RANKS = (2, 20)
-NOISY_LAYER = "layer1"
 TRACE_PER_UNIT = 2.0
-RANK = 128
 EPSILON = 0.1
 
 
@@ -44,6 +42,8 @@ class Scale:
     n_steps: int
     strengths: tuple[int, ...]
     n_draws: int = 20
+    noisy_layer: str = "layer1"
+    rank: int = 128
 
 
 FULL = Scale(640, 100, 12_000, 4, 3, 2000, 200, 10, (1, 3, 5))
@@ -86,6 +86,7 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
 
     The network's repeats are the clean image and its modifications, without their mean shifts.
     """
+    estimation.noise_correlation(inputs.cortex)  # a recording that will not do is refused before the long work
     cortex = inputs.cortex.isel(stimulus=slice(scale.n_stimuli))
     images = inputs.images.isel(stimulus=slice(scale.n_stimuli))
     shown = {"clean": _unmodified} | {
@@ -105,7 +106,8 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
         )
     layers = {name: recorded.isel(unit=recorded["layer"].values == name) for name in LAYERS}
     varying = {name: drop_constant(center_repeats(layer)).isel(unit=slice(N_UNITS)) for name, layer in layers.items()}
-    return {inputs.cortex_name: cortex} | {name.removeprefix("network._"): layer for name, layer in varying.items()}
+    names = [inputs.cortex_name, *(name.removeprefix("network._") for name in varying)]
+    return dict(zip(names, align(cortex, *varying.values())))
 
 
 def _unmodified(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -152,7 +154,7 @@ def _prepare(
         ).requires_grad_(False)
         sources = {
             "pgd": _pgd_noise(network, images[: scale.n_attacked], labels[: scale.n_attacked], scale, generator),
-            "v4": _cortical_noise(network, training["images"][: scale.n_attacked], rule, seed),
+            "v4": _cortical_noise(network, training["images"][: scale.n_attacked], rule, scale, seed),
         }
         noises: dict[str, Covariance | None] = {"none": None}
         for name, source in sources.items():
@@ -169,14 +171,14 @@ def _pgd_noise(
     """Covariance of the layer's response to PGD images about its response to the clean ones."""
     attack = partial(pgd, epsilon=EPSILON, step=EPSILON / 4, n_steps=scale.n_steps, generator=generator)
     attacked = torch.cat([attack(network, *batch) for batch in zip(images.split(250), labels.split(250))])
-    front, _ = halves(network, NOISY_LAYER)
-    return estimation.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=RANK, ridge=1e-4)
+    front, _ = halves(network, scale.noisy_layer)
+    return estimation.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=scale.rank, ridge=1e-4)
 
 
 def _cortical_noise(network: nn.Sequential, images: xr.DataArray, rule: transplant.SignalRule, seed: int) -> Covariance:
     """The noise that the layer would have if it followed from tuning as in cortex."""
-    tuning = activations.record(network, images, layers=[NOISY_LAYER], rng=seed)
-    return transplant.low_rank(transplant.onto(rule, tuning, method="signal_rule", rng=seed), rank=RANK)
+    tuning = activations.record(network, images, layers=[scale.noisy_layer], rng=seed)
+    return transplant.low_rank(transplant.onto(rule, tuning, method="signal_rule", rng=seed), rank=scale.rank)
 
 
 def _test(
@@ -194,12 +196,12 @@ def _test(
             base,
             images,
             labels,
-            layer=NOISY_LAYER,
+            layer=scale.noisy_layer,
             noise=noise,
             n_epochs=scale.n_epochs,
             generator=torch.Generator().manual_seed(seed),
         )
-        network = NoisyNetwork(model, {} if noise is None else {NOISY_LAYER: noise})
+        network = NoisyNetwork(model, {} if noise is None else {scale.noisy_layer: noise})
         return robustness.evaluate(network, test["images"], test["labels"], _conditions(scale), rng=seed)
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from neurovar import plotting, report
 from neurovar._provenance import provenance
-from neurovar.quickstart.compute import EPSILON, NOISY_LAYER, RANK, RANKS, TRACE_PER_UNIT, Results, Scale
+from neurovar.quickstart.compute import EPSILON, RANKS, TRACE_PER_UNIT, Results, Scale
 from neurovar.quickstart.inputs import Inputs
 
 LABELS = {
@@ -130,7 +130,7 @@ def _sections(
         "What is moved: noise correlation follows signal correlation",
         f"Left: noise correlations of {cortex}. Right: the rule fitted to its pairs, r_noise = "
         f"{results.rule.intercept:.3f} + {results.rule.slope:.3f} · r_signal; variance grows as "
-        f"mean^{results.rule.variance_exponent:.2f}. The small network's {NOISY_LAYER} gets the noise that this rule gives "
+        f"mean^{results.rule.variance_exponent:.2f}. The small network's {scale.noisy_layer} gets the noise that this rule gives "
         "for its own signal correlations: no shared stimuli and no matched units are needed.",
         _structure_figure(results),
         None,
@@ -138,9 +138,9 @@ def _sections(
     yield (
         "robustness",
         "Did it help?",
-        f"The network of Preble et al. 2026 (arXiv:2606.13801) on {inputs.train.attrs['source']}: noise at {NOISY_LAYER}, "
+        f"The network of Preble et al. 2026 (arXiv:2606.13801) on {inputs.train.attrs['source']}: noise at {scale.noisy_layer}, "
         f"total variance {TRACE_PER_UNIT:g} per unit for every noise, layers after it retrained under it. pgd: low-rank "
-        f"({RANK} factors) plus diagonal covariance of its own PGD responses (ε = {EPSILON:g}); controls: the same "
+        f"({scale.rank} factors) plus diagonal covariance of its own PGD responses (ε = {EPSILON:g}); controls: the same "
         "variances (diagonal), equal variances (isotropic), the same spectrum in random directions (rotated). Attack: PGD "
         f"that knows the noise, {scale.n_draws} draws a gradient step, {scale.n_steps} steps of ε/4, random start. "
         f"Predictions from 10 draws. Intervals: {results.accuracy.attrs['interval']}.",
