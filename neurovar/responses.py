@@ -4,8 +4,6 @@ Missing repeats are NaN. A trial (one stimulus, one repeat) is whole or absent: 
 for none.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -44,7 +42,9 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
     present = ~np.isnan(values)
     empty = ~present.any(axis=(0, 1))
     if empty.any():
-        raise ValueError(f"expected a value for every unit, got only NaN for {_some(np.flatnonzero(empty), 'unit')}")
+        raise ValueError(
+            f"expected a value for every unit, got only NaN for {_some(np.flatnonzero(empty), 'unit', 'units')}"
+        )
     partial = present.any(axis=2) & ~present.all(axis=2)
     if partial.any():
         stimulus, repeat = np.argwhere(partial)[0]
@@ -54,9 +54,8 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
         )
     counts = present.all(axis=2).sum(axis=1)
     if (counts == 0).any():
-        raise ValueError(
-            f"expected a trial of every stimulus, got none of {_some(responses.stimulus.values[counts == 0], 'stimulus')}"
-        )
+        unseen = _some(responses["stimulus"].values[counts == 0], "stimulus", "stimuli")
+        raise ValueError(f"expected a trial of every stimulus, got none of {unseen}")
     if counts.max() < min_repeats:
         raise ValueError(f"expected at least {min_repeats} repeats of some stimulus, got at most {counts.max()}")
     return responses
@@ -75,12 +74,12 @@ def _validate_form(responses: xr.DataArray) -> None:
         raise ValueError("expected a coordinate 'stimulus' with an id for every stimulus, got none")
     ids, counts = np.unique(responses.stimulus.values, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"expected unique stimulus ids, got repeated {_some(ids[counts > 1], 'stimulus')}")
+        raise ValueError(f"expected unique stimulus ids, got repeated {_some(ids[counts > 1], 'stimulus', 'stimuli')}")
 
 
-def _some(names: Sequence | np.ndarray, noun: str, *, most: int = 5) -> str:
-    shown = ", ".join(str(name) for name in list(names)[:most])
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown}{', …' if len(names) > most else ''})"
+def _some(names: np.ndarray, noun: str, plural: str, *, most: int = 5) -> str:
+    shown = ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
+    return f"{len(names)} {noun if len(names) == 1 else plural} ({shown})"
 
 
 def repeat_counts(responses: xr.DataArray) -> xr.DataArray:

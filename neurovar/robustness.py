@@ -166,8 +166,8 @@ def summarise(correct: xr.DataArray, *, rng: np.random.Generator | int, n_bootst
     -------
     Dataset `accuracy`, `low`, `high` (noise, condition)
 
-    Interval: percentiles of a bootstrap that resamples seeds and, crossed with them, stimuli. With few seeds, resampling
-    them understates their spread (by √((n − 1)/n) in standard error).
+    Interval: percentiles of a bootstrap that resamples seeds and, crossed with them, stimuli. With few seeds it
+    understates their spread (by √((n − 1)/n) in standard error).
 
     Raises
     ------

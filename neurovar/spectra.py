@@ -91,10 +91,10 @@ def cross_spectrum_kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def fit_power_law(spectrum: xr.DataArray, *, ranks: tuple[int, int]) -> PowerLaw:
     """Exponent α of λₙ ∝ n^−α over a window of ranks.
 
-    Weighted least squares of log λₙ on −log n with weights 1/n, so that each octave counts alike (Stringer et al. 2019).
-    A finite window cannot certify an asymptotic exponent, and its value depends on the window and on the estimator of
-    the spectrum: compare like with like. Residuals at neighbouring ranks are correlated, so the fit has no honest
-    standard error of its own: bootstrap over stimuli (`comparison.compare`).
+    Weighted least squares of log λₙ on −log n with weights 1/n, so that each octave counts alike. A finite window
+    cannot certify an asymptotic exponent, and its value depends on the window and on the estimator of the spectrum:
+    compare like with like. Residuals at neighbouring ranks are correlated, so the fit has no honest standard error
+    of its own: bootstrap over stimuli (`comparison.compare`).
 
     Parameters
     ----------

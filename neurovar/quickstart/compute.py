@@ -175,7 +175,9 @@ def _pgd_noise(
     return estimation.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=scale.rank, ridge=1e-4)
 
 
-def _cortical_noise(network: nn.Sequential, images: xr.DataArray, rule: transplant.SignalRule, seed: int) -> Covariance:
+def _cortical_noise(
+    network: nn.Sequential, images: xr.DataArray, rule: transplant.SignalRule, scale: Scale, seed: int
+) -> Covariance:
     """The noise that the layer would have if it followed from tuning as in cortex."""
     tuning = activations.record(network, images, layers=[scale.noisy_layer], rng=seed)
     return transplant.low_rank(transplant.onto(rule, tuning, method="signal_rule", rng=seed), rank=scale.rank)

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neurovar import plotting, report
@@ -109,51 +108,52 @@ def _sections(
     yield (
         "statistics",
         "Cortex beside the network",
-        f"The same statistics for {cortex} and for layers of EfficientNet-Lite0 (ImageNet weights) on the same "
-        f"{scale.n_stimuli} images; {n_units.min()}–{n_units.max()} units each. Cortical repeats are presentations; the "
-        "network's are the clean image and six modified ones (each one's mean shift taken off), so its “noise” is how its "
-        f"response to an image changes with the image, not randomness. Intervals: {results.comparison.attrs['interval']}.",
+        f"""The same statistics for {cortex} and for layers of EfficientNet-Lite0 (ImageNet weights) on the same
+        {scale.n_stimuli} images; {n_units.min()}–{n_units.max()} units each. Cortical repeats are presentations; the
+        network's are the clean image and six modified ones (each one's mean shift taken off), so its “noise” is how its
+        response to an image changes with the image, not randomness.
+        Intervals: {results.comparison.attrs["interval"]}.""",
         _statistics_figure(results),
         comparison_table(results.comparison),
     )
     yield (
         "spectra",
         "Signal spectra",
-        f"Cross-validated eigenspectra (cvPCA: Stringer et al. 2019, doi:10.1038/s41586-019-1346-5), fitted over ranks "
-        f"{RANKS[0]}–{RANKS[1]}. With {n_units.min()} units this window says little about an asymptotic exponent; it is "
-        "for comparison between these systems only.",
-        _one(plotting.plot_spectra, results.comparison),
+        f"""Cross-validated eigenspectra (cvPCA: Stringer et al. 2019, doi:10.1038/s41586-019-1346-5), fitted over ranks
+        {RANKS[0]}–{RANKS[1]}. With {n_units.min()} units this window says little about an asymptotic exponent; it
+        serves to compare these systems with each other only.""",
+        _spectra_figure(results),
         None,
     )
     yield (
         "noise_structure",
         "What is moved: noise correlation follows signal correlation",
-        f"Left: noise correlations of {cortex}. Right: the rule fitted to its pairs, r_noise = "
-        f"{results.rule.intercept:.3f} + {results.rule.slope:.3f} · r_signal; variance grows as "
-        f"mean^{results.rule.variance_exponent:.2f}. The small network's {scale.noisy_layer} gets the noise that this rule gives "
-        "for its own signal correlations: no shared stimuli and no matched units are needed.",
+        f"""Left: noise correlations of {cortex}. Right: the rule fitted to its pairs, r_noise =
+        {results.rule.intercept:.3f} + {results.rule.slope:.3f} · r_signal; variance grows as
+        mean^{results.rule.variance_exponent:.2f}. {scale.noisy_layer} of the small network gets the noise that this
+        rule gives for its own signal correlations: no shared stimuli and no matched units are needed.""",
         _structure_figure(results),
         None,
     )
     yield (
         "robustness",
         "Did it help?",
-        f"The network of Preble et al. 2026 (arXiv:2606.13801) on {inputs.train.attrs['source']}: noise at {scale.noisy_layer}, "
-        f"total variance {TRACE_PER_UNIT:g} per unit for every noise, layers after it retrained under it. pgd: low-rank "
-        f"({scale.rank} factors) plus diagonal covariance of its own PGD responses (ε = {EPSILON:g}); controls: the same "
-        "variances (diagonal), equal variances (isotropic), the same spectrum in random directions (rotated). Attack: PGD "
-        f"that knows the noise, {scale.n_draws} draws a gradient step, {scale.n_steps} steps of ε/4, random start. "
-        f"Predictions from 10 draws. Intervals: {results.accuracy.attrs['interval']}.",
+        f"""The network of Preble et al. 2026 (arXiv:2606.13801) on {inputs.train.attrs["source"]}: noise at
+        {scale.noisy_layer}, total variance {TRACE_PER_UNIT:g} per unit for every noise, layers after it retrained under
+        it. pgd: low-rank ({scale.rank} factors) plus diagonal covariance of its own PGD responses (ε = {EPSILON:g});
+        controls: the same variances (diagonal), equal variances (isotropic), the same spectrum in random directions
+        (rotated). Attack: PGD that knows the noise, {scale.n_draws} draws a gradient step, {scale.n_steps} steps of ε/4,
+        random start. Predictions from 10 draws. Intervals: {results.accuracy.attrs["interval"]}.""",
         _robustness_figure(results),
         accuracy_table(results.accuracy),
     )
     yield (
         "caution",
         "What this does not show",
-        f"A demonstration at small scale: {scale.n_train} training images, {scale.n_epochs} epochs, {scale.n_seeds} "
-        f"seeds, {scale.n_test} test images. One attack with one restart is no proof of robustness (Athalye et al. 2018, "
-        "arXiv:1802.00420): stronger attacks, more draws and baselines of equal clean accuracy have not been run, and the "
-        "pgd noise was made from the attack that then tests it.",
+        f"""A demonstration at small scale: {scale.n_train} training images, {scale.n_epochs} epochs, {scale.n_seeds}
+        seeds, {scale.n_test} test images. One attack with one restart is no proof of robustness (Athalye et al. 2018,
+        arXiv:1802.00420): stronger attacks, more draws and baselines of equal clean accuracy have not been run, and the
+        pgd noise was made from the attack that then tests it.""",
         None,
         None,
     )
@@ -182,8 +182,8 @@ def summary(inputs: Inputs, results: Results) -> list[str]:
             verdict = "lower than with"
         lines.append(
             f"{name}: accuracy {_triple(attacked, 'accuracy')} under noise-aware PGD (ε = {EPSILON:g}), {verdict} "
-            f"isotropic noise of the same trace (difference {_triple(gain, 'difference', signed=True)}); clean accuracy "
-            f"{_triple(_select(results.accuracy, noise, 'clean', 0), 'accuracy')}."
+            f"isotropic noise of the same trace (difference {_triple(gain, 'difference', signed=True)}); "
+            f"clean accuracy {_triple(_select(results.accuracy, noise, 'clean', 0), 'accuracy')}."
         )
     none = _triple(_select(results.accuracy, "none", "pgd", EPSILON), "accuracy")
     clean = _triple(_select(results.accuracy, "none", "clean", 0), "accuracy")
@@ -237,10 +237,10 @@ def accuracy_table(accuracy: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(index, name="condition"))
 
 
-def _one(draw: Callable[[xr.Dataset, Axes], None], data: xr.Dataset) -> Figure:
+def _spectra_figure(results: Results) -> Figure:
     with plotting.style():
         figure, axes = plotting.figure()
-        draw(data, axes[0, 0])
+        plotting.plot_spectra(results.comparison, axes[0, 0])
     return figure
 
 
