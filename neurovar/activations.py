@@ -50,8 +50,9 @@ def record(
 
     Raises
     ------
-    ValueError : for an unknown layer (listing the near ones), images of the wrong form, a layer that fires not once,
-        an output that is no floating tensor, or several repeats of a deterministic network.
+    ValueError : for an unknown layer (listing the near ones), no layers or one named twice, images of the wrong form,
+        a layer that fires not once, an output that is no floating tensor, or several repeats of a deterministic
+        network.
 
     Examples
     --------
@@ -64,6 +65,8 @@ def record(
     _check_images(images)
     if n_repeats < 1:
         raise ValueError(f"expected at least 1 repeat, got {n_repeats}")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"expected at least one layer, and each once, got {list(layers)}")
     rng = np.random.default_rng(rng)
     named = modifications or {"none": lambda batch, generator: batch}
     labels = [name for name in named for _ in range(n_repeats)]
@@ -74,7 +77,7 @@ def record(
         for label, seed in zip(labels, seeds)
     ]
     values = np.stack(passes, axis=1)
-    if modifications is None and n_repeats > 1 and (values == values[:, :1]).all():
+    if not modifications and n_repeats > 1 and (values == values[:, :1]).all():
         raise ValueError(
             f"expected a stochastic network for {n_repeats} repeats, got the same responses each time; "
             "switch on its dropout with model.train(), inject noise, or give modifications"
@@ -95,8 +98,9 @@ def _origin(modifications: Mapping[str, Modification] | None, n_repeats: int) ->
 
 
 def _check_images(images: xr.DataArray) -> None:
-    if images.dims != IMAGE_DIMS or "stimulus" not in images.coords:
-        raise ValueError(f"expected images with dims {IMAGE_DIMS} and stimulus ids, got dims {images.dims}")
+    if images.dims != IMAGE_DIMS or "stimulus" not in images.coords or not images.size:
+        got = f"dims {images.dims}, shape {images.shape}, coords {list(images.coords)}"
+        raise ValueError(f"expected images with dims {IMAGE_DIMS} and stimulus ids, got {got}")
     if images.dtype != np.float32 or not np.isfinite(images.values).all():
         raise ValueError(f"expected finite float32 images, got {images.dtype} or NaN")
 
@@ -142,9 +146,9 @@ def _run(
     generator = torch.Generator().manual_seed(seed)
     rows = []
     with torch.inference_mode(), torch.random.fork_rng(), _capture(model, layers) as captured:
-        torch.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)
         for start in range(0, len(images), batch_size):
-            batch = torch.tensor(images[start : start + batch_size], device=device)
+            batch = torch.tensor(images[start : start + batch_size].copy(), device=device)
             model(modification(batch, generator))
             rows.append(torch.cat([keep.select(name, captured.pop(name)).float().cpu() for name in layers], dim=1))
             if advance:
@@ -176,6 +180,6 @@ def _keeper(name: str, captured: dict[str, Tensor]) -> Callable[..., None]:
             raise ValueError(f"expected layer {name!r} to give floats (batch, channel[, row[, column]]), got {got}")
         if name in captured:
             raise ValueError(f"expected layer {name!r} to fire once in a forward pass, got twice")
-        captured[name] = output
+        captured[name] = output.clone()  # a later layer may work in place
 
     return keep

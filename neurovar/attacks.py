@@ -152,7 +152,7 @@ def _gradient(
 
 
 def _check(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
+    if images.ndim != 4 or not images.is_floating_point() or not len(images):
         raise ValueError(
             f"expected float images (batch, channel, row, column), got {images.dtype} {tuple(images.shape)}"
         )

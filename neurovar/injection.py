@@ -29,7 +29,8 @@ def inject(
     Raises
     ------
     ValueError : for an unknown layer (listing the near ones), a covariance of the wrong size, a layer that fires more
-        than once or not at all, an output that is not floating point, or several draws without noise.
+        than once or not at all, an output that is not floating point, several draws without noise, or with noise on
+        parallel branches.
 
     Examples
     --------
@@ -43,24 +44,30 @@ def inject(
     """
     if draws < 1 or (draws > 1 and not noises):
         raise ValueError(f"expected at least 1 draw, and 1 without noise, got {draws} with {len(noises)} noisy layers")
-    fired: set[str] = set()
+    fired: dict[str, int] = {}
     with ExitStack() as stack:
         stack.callback(model.register_forward_pre_hook(lambda *_: fired.clear()).remove)
         for name, module in _layers.find(model, noises).items():
-            noise = noises[name].to(device=next((p.device for p in model.parameters()), None))
+            noise = _beside(model, noises[name])
             stack.callback(module.register_forward_hook(_adder(name, noise, generator, draws, fired)).remove)
         stack.callback(model.register_forward_hook(lambda *_: _check_fired(fired, noises)).remove)
         yield model
 
 
-def _check_fired(fired: set[str], noises: Mapping[str, Covariance]) -> None:
+def _beside(model: nn.Module, noise: Covariance) -> Covariance:
+    """The noise on the model's device; as it is where it is there, because a copy is factorised anew."""
+    device = next((p.device for p in model.parameters()), noise.device)
+    return noise if noise.device == device else noise.to(device=device)
+
+
+def _check_fired(fired: Mapping[str, int], noises: Mapping[str, Covariance]) -> None:
     silent = [name for name in noises if name not in fired]
     if silent:
         raise ValueError(f"expected layer {silent[0]!r} to fire once in a forward pass, got 0 times: its noise is off")
 
 
 def _adder(
-    name: str, noise: Covariance, generator: torch.Generator, draws: int, fired: set[str]
+    name: str, noise: Covariance, generator: torch.Generator, draws: int, fired: dict[str, int]
 ) -> Callable[..., Tensor]:
     def add(module: nn.Module, args: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -73,7 +80,13 @@ def _adder(
             raise ValueError(f"expected a covariance over the {units} units of layer {name!r}, got {noise.n}")
         if draws > 1 and not fired:
             output = output.expand(draws, *output.shape).flatten(0, 1)
-        fired.add(name)
+        rows = next(iter(fired.values()), len(output))
+        if draws > 1 and len(output) != rows:
+            raise ValueError(
+                f"expected {rows} rows at layer {name!r}, after {list(fired)}, got {len(output)}; "
+                "noise on parallel branches needs draws=1"
+            )
+        fired[name] = rows
         return output + noise.sample((len(output),), generator=generator).to(output).view_as(output)
 
     return add

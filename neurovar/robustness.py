@@ -80,7 +80,7 @@ def evaluate(
     *,
     rng: int,
     n_draws: int = 10,
-    batch_size: int = 100,
+    batch_size: int = 50,
 ) -> xr.DataArray:
     """Whether each stimulus is classified correctly under each condition.
 
@@ -114,27 +114,12 @@ def evaluate(
     >>> evaluate(network, images, labels, [Clean(), Modified("brightness", 3)], rng=0).shape
     (2, 3)
     """
-    if not conditions or n_draws < 1:
-        raise ValueError(f"expected at least one condition and one draw, got {len(conditions)} and {n_draws}")
-    if images.dims != ("stimulus", "channel", "row", "column") or labels.dims != ("stimulus",):
-        raise ValueError(
-            f"expected images (stimulus, channel, row, column) and labels (stimulus), got {images.dims}, {labels.dims}"
-        )
-    if len(images) != len(labels):
-        raise ValueError(f"expected a label for every image, got {len(labels)} for {len(images)}")
-    x, y = (
-        torch.from_numpy(np.ascontiguousarray(images.values)),
-        torch.from_numpy(labels.values.astype(np.int64)),
-    )
+    _check(images, labels, conditions, n_draws)
+    x, y = torch.tensor(images.values.copy()), torch.tensor(labels.values.astype(np.int64))
     device = next(network.model.parameters()).device
     rows = []
     for index, condition in enumerate(conditions):
-        generators = [
-            torch.Generator().manual_seed(
-                int(np.random.SeedSequence([rng, index, use]).generate_state(1, np.uint64)[0] >> 1)
-            )
-            for use in (0, 1)
-        ]
+        generators = [_generator(rng, index, use) for use in (0, 1)]
         correct = []
         for batch, target in zip(x.to(device).split(batch_size), y.to(device).split(batch_size)):
             shown = condition.apply(network, batch, target, generators[0])
@@ -146,6 +131,26 @@ def evaluate(
         **({"stimulus": images["stimulus"].values} if "stimulus" in images.coords else {}),
     }
     return xr.DataArray(np.stack(rows), dims=("condition", "stimulus"), coords=coords, name="correct")
+
+
+def _check(images: xr.DataArray, labels: xr.DataArray, conditions: Sequence[Condition], n_draws: int) -> None:
+    if not conditions or n_draws < 1:
+        raise ValueError(f"expected at least one condition and one draw, got {len(conditions)} and {n_draws}")
+    if images.dims != ("stimulus", "channel", "row", "column") or labels.dims != ("stimulus",):
+        raise ValueError(
+            f"expected images (stimulus, channel, row, column) and labels (stimulus), got {images.dims}, {labels.dims}"
+        )
+    if len(images) != len(labels):
+        raise ValueError(f"expected a label for every image, got {len(labels)} for {len(images)}")
+    if not np.array_equal(images["stimulus"], labels["stimulus"]):
+        raise ValueError("expected images and labels with the same stimulus ids in the same order, got others")
+    if images.dtype != np.float32 or labels.dtype.kind not in "iu":
+        raise ValueError(f"expected float32 images and integer labels, got {images.dtype} and {labels.dtype}")
+
+
+def _generator(*key: int) -> torch.Generator:
+    """Seeded by these numbers together, independent of that of any others."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _predict(network: NoisyNetwork, images: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
@@ -171,7 +176,7 @@ def summarise(correct: xr.DataArray, *, rng: np.random.Generator | int, n_bootst
 
     Raises
     ------
-    ValueError : if a dim is missing.
+    ValueError : if a dim is missing, or the values are not bool.
 
     Examples
     --------
@@ -215,6 +220,8 @@ def differences(
 def _in_order(correct: xr.DataArray) -> xr.DataArray:
     if set(correct.dims) != {"seed", "noise", "condition", "stimulus"}:
         raise ValueError(f"expected dims seed, noise, condition and stimulus, got {correct.dims}")
+    if correct.dtype != bool:
+        raise ValueError(f"expected correctness as bool, got {correct.dtype}")
     return correct.transpose("seed", "noise", "condition", "stimulus").astype(np.float32)
 
 

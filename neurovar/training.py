@@ -47,9 +47,9 @@ def small_network(*, rng: np.random.Generator | int) -> nn.Sequential:
 
 @contextmanager
 def _seeded(rng: np.random.Generator | int) -> Iterator[None]:
-    """Seed torch's default generator within the context: PyTorch's initialisers take no other."""
+    """Seed torch's default generators within the context: PyTorch's initialisers and dropout take no other."""
     with torch.random.fork_rng():
-        torch.default_generator.manual_seed(int(np.random.default_rng(rng).integers(2**63)))
+        torch.manual_seed(int(np.random.default_rng(rng).integers(2**63)))
         yield
 
 
@@ -106,8 +106,8 @@ def retrain(
 
     Raises
     ------
-    ValueError : for an unknown layer, a model that is no Sequential, a last layer with nothing after it, or noise of
-        the wrong size.
+    ValueError : for an unknown layer, a model that is no Sequential, a last layer with nothing after it, a later module
+        that cannot re-initialise itself, noise of the wrong size, or labels as for `train`.
 
     References
     ----------
@@ -119,13 +119,12 @@ def retrain(
     >>> x, y = torch.rand(64, 1, 28, 28, generator=g), torch.arange(64) % 10
     >>> model = retrain(small_network(rng=0), x, y, layer="layer3", noise=None, n_epochs=1, generator=g)
     """
-    front, _ = halves(model, layer)
+    retrained = reinitialised(model, layer=layer, rng=int(torch.randint(2**62, (), generator=generator))).eval()
+    front, tail = halves(retrained, layer)
     with torch.no_grad():
         inputs = torch.cat([front(batch) for batch in images.split(1000)])
     if noise is not None and noise.n != inputs[0].numel():
         raise ValueError(f"expected a covariance over the {inputs[0].numel()} units of layer {layer!r}, got {noise.n}")
-    retrained = reinitialised(model, layer=layer, rng=int(torch.randint(2**62, (), generator=generator)))
-    _, tail = halves(retrained, layer)
     _fit(tail, inputs, labels, noise, n_epochs, batch_size, learning_rate, generator, advance)
     return retrained.eval()
 
@@ -154,6 +153,8 @@ def reinitialised(model: nn.Sequential, *, layer: str, rng: np.random.Generator 
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise ValueError(f"expected modules with reset_parameters after {layer!r}, got {type(module).__name__}")
     return fresh
 
 
@@ -173,15 +174,26 @@ def _fit(
         raise ValueError(
             f"expected a label an image and at least 1 epoch, got {len(labels)} for {len(inputs)}, {n_epochs}"
         )
+    _check_classes(model, inputs, labels)
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     model.train()
-    for _ in range(n_epochs):
-        for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
-            batch = inputs[rows]
-            if noise is not None:
-                batch = batch + noise.sample((len(rows),), generator=generator).view_as(batch)
-            optimiser.zero_grad()
-            F.cross_entropy(model(batch), labels[rows]).backward()
-            optimiser.step()
-        if advance:
-            advance(1)
+    seed = torch.randint(2**62, (), generator=generator.clone_state())  # for dropout; the generator itself stays put
+    with _seeded(int(seed)):
+        for _ in range(n_epochs):
+            for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
+                batch = inputs[rows]
+                if noise is not None:
+                    batch = batch + noise.sample((len(rows),), generator=generator).to(batch).view_as(batch)
+                optimiser.zero_grad()
+                F.cross_entropy(model(batch), labels[rows]).backward()
+                optimiser.step()
+            if advance:
+                advance(1)
+
+
+def _check_classes(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    with torch.no_grad():
+        n_classes = model.eval()(inputs[:1]).shape[-1]
+    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_classes:
+        got = f"{labels.dtype} from {labels.min():g} to {labels.max():g}"
+        raise ValueError(f"expected int64 labels from 0 to {n_classes - 1}, got {got}")

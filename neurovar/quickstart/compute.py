@@ -46,7 +46,7 @@ class Scale:
     rank: int = 128
 
 
-FULL = Scale(640, 100, 12_000, 4, 3, 2000, 200, 10, (1, 3, 5))
+FULL = Scale(640, 100, 12_000, 5, 3, 2000, 200, 10, (1, 3, 5))
 QUICK = Scale(160, 20, 4000, 2, 2, 400, 60, 5, (3,))
 
 
@@ -170,7 +170,7 @@ def _pgd_noise(
 ) -> Covariance:
     """Covariance of the layer's response to PGD images about its response to the clean ones."""
     attack = partial(pgd, epsilon=EPSILON, step=EPSILON / 4, n_steps=scale.n_steps, generator=generator)
-    attacked = torch.cat([attack(network, *batch) for batch in zip(images.split(250), labels.split(250))])
+    attacked = torch.cat([attack(network, *batch) for batch in zip(images.split(100), labels.split(100))])
     front, _ = halves(network, scale.noisy_layer)
     return estimation.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=scale.rank, ridge=1e-4)
 

@@ -142,8 +142,8 @@ def _sections(
         {scale.noisy_layer}, total variance {TRACE_PER_UNIT:g} per unit for every noise, layers after it retrained under
         it. pgd: low-rank ({scale.rank} factors) plus diagonal covariance of its own PGD responses (ε = {EPSILON:g});
         controls: the same variances (diagonal), equal variances (isotropic), the same spectrum in random directions
-        (rotated). Attack: PGD that knows the noise, {scale.n_draws} draws a gradient step, {scale.n_steps} steps of ε/4,
-        random start. Predictions from 10 draws. Intervals: {results.accuracy.attrs["interval"]}.""",
+        (rotated). Attack: PGD that knows the noise, {scale.n_draws} draws a gradient step, {scale.n_steps} steps of
+        ε/4, random start. Predictions from 10 draws. Intervals: {results.accuracy.attrs["interval"]}.""",
         _robustness_figure(results),
         accuracy_table(results.accuracy),
     )
