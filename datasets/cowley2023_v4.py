@@ -1,7 +1,8 @@
 """Macaque V4: spike counts to natural and synthetic images, with the images (Cowley, Stan, Pillow, Smith 2023).
 
 Preprint: doi:10.1101/2023.11.22.568315; since published in Nature, doi:10.1038/s41586-026-10150-1. The images of
-session 210325 are those of Bashivan, Kar, DiCarlo 2019, doi:10.1126/science.aav9436.
+session 210325 are those of Bashivan, Kar, DiCarlo 2019, doi:10.1126/science.aav9436. Its units 33 and 49 have a signal
+correlation of 0.99 and a noise correlation of 0.35: perhaps one neuron on two electrodes.
 """
 
 import io

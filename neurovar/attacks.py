@@ -143,9 +143,9 @@ def _gradient(
 ) -> Tensor:
     images = images.detach().requires_grad_()
     loss = expected_loss(model, images, labels, noises, n_draws, generator).sum()
-    if not loss.requires_grad:
+    gradient = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
         raise ValueError("expected logits that depend on the images through a gradient, got none")
-    (gradient,) = torch.autograd.grad(loss, images)
     if not torch.isfinite(gradient).all() or not gradient.any():
         raise ValueError("expected finite gradients that are not all zero, got NaN, infinity or only zeros")
     return gradient

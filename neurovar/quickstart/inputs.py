@@ -33,10 +33,15 @@ class Inputs:
 
     def attrs(self) -> dict[str, str]:
         """What was used, for the results' attrs."""
+        used = {
+            "cortex": self.cortex,
+            "stimulus_images": self.images,
+            "train_images": self.train,
+            "test_images": self.test,
+        }
         return {
-            "cortex": str(self.cortex.attrs["source"]),
-            "stimulus_images": str(self.images.attrs["source"]),
-            "classified_images": str(self.train.attrs["source"]),
+            **{name: str(data.attrs["source"]) for name, data in used.items()},
+            **{f"{name}_sha256": str(data.attrs.get("sha256", "no file")) for name, data in used.items()},
             "data_warnings": " | ".join(self.warnings + self.reasons) or "none: all inputs are real",
         }
 

@@ -1,0 +1,345 @@
+"""Recorded responses against forward passes made by hand, and what a recording must leave as it was."""
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from neurovar import responses
+from neurovar.activations import IMAGE_DIMS, record
+from neurovar.covariance import Dense
+from neurovar.injection import inject
+from neurovar.modifications import gaussian_noise
+
+N_CHANNELS, SIZE, KERNEL = 3, 5, 3
+
+
+def images(n: int = 7, channels: int = 1, size: int = SIZE) -> xr.DataArray:
+    values = np.random.default_rng(1).random((n, channels, size, size), dtype=np.float32)
+    return xr.DataArray(values, dims=IMAGE_DIMS, coords={"stimulus": [f"image{i}" for i in range(n)]})
+
+
+def network() -> nn.Sequential:
+    """Convolution, a rectifier that works in place, and a readout."""
+    torch_rng = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(1, N_CHANNELS, KERNEL),
+            relu=nn.ReLU(inplace=True),
+            flat=nn.Flatten(),
+            readout=nn.Linear(N_CHANNELS * 9, 4),
+        )
+    )
+    torch.set_rng_state(torch_rng)
+    return model.eval()
+
+
+def dropout_network(p: float = 0.5) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(p)).train()
+
+
+def by_hand(model: nn.Sequential, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of `conv` (n, channel, row, column) and `readout` (n, 4), in loops and float64."""
+    weight, bias = (p.detach().double().numpy() for p in model.conv.parameters())
+    conv = np.zeros((len(shown), N_CHANNELS, SIZE - KERNEL + 1, SIZE - KERNEL + 1))
+    for n, channel, row, column in np.ndindex(conv.shape):
+        patch = shown[n, 0, row : row + KERNEL, column : column + KERNEL].astype(float)
+        conv[n, channel, row, column] = (weight[channel, 0] * patch).sum() + bias[channel]
+    weight, bias = (p.detach().double().numpy() for p in model.readout.parameters())
+    readout = np.maximum(conv, 0).reshape(len(shown), -1) @ weight.T + bias
+    return conv, readout
+
+
+def n_hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+class Returns(nn.Module):
+    """Gives the output of a function."""
+
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(x)
+
+
+class Branching(nn.Module):
+    """Uses `inner` a given number of times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.inner, self.times = nn.Flatten(), times
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum((self.inner(x) for _ in range(self.times)), torch.zeros(len(x), 1))
+
+
+def test_values_and_coordinates_match_a_forward_pass_by_hand() -> None:
+    model, shown = network(), images()
+    conv, readout = by_hand(model, shown.values)
+    assert (conv < 0).any()  # so that the rectifier working in place would show
+    recorded = record(model, shown, layers=["readout", "conv"], rng=0)
+
+    assert recorded.sizes == {"stimulus": 7, "repeat": 1, "unit": 4 + conv[0].size}
+    assert recorded["layer"].values.tolist() == ["readout"] * 4 + ["conv"] * conv[0].size
+    for unit in recorded.isel(repeat=0).transpose("unit", "stimulus"):
+        channel, row, column = (int(unit[name]) for name in ("channel", "row", "column"))
+        if unit["layer"] == "conv":
+            expected = conv[:, channel, row, column]
+        else:
+            assert (row, column) == (0, 0)
+            expected = readout[:, channel]
+        np.testing.assert_allclose(unit, expected, atol=1e-5)
+    positions = set(zip(*(recorded[name].values.tolist() for name in ("layer", "channel", "row", "column"))))
+    assert len(positions) == recorded.sizes["unit"]
+
+
+def test_the_result_is_valid_responses_that_say_what_they_are() -> None:
+    recorded = record(network(), images(), layers=["conv"], rng=0)
+    responses.validate(recorded)
+    assert recorded.dims == ("stimulus", "repeat", "unit")
+    assert recorded.dtype == np.float32
+    assert recorded["stimulus"].values.tolist() == images()["stimulus"].values.tolist()
+    assert recorded["modification"].values.tolist() == ["none"]
+    assert recorded.attrs == {"units": "activation", "source": "Sequential", "repeats_from": "none"}
+
+
+def test_tokens_and_features_are_kept_apart() -> None:
+    """A transformer's (batch, token, feature): the first of the two is called channel, the second row."""
+    tokens = nn.Sequential(nn.Flatten(2), Returns(lambda x: x.transpose(1, 2)))
+    shown = images(channels=2)
+    recorded = record(tokens, shown, layers=["1"], rng=0).isel(repeat=0)
+    assert recorded.sizes["unit"] == 2 * SIZE**2
+    for unit in recorded.transpose("unit", "stimulus"):
+        pixel = np.unravel_index(int(unit["channel"]), (SIZE, SIZE))
+        np.testing.assert_array_equal(unit, shown.values[:, int(unit["row"]), pixel[0], pixel[1]])
+        assert int(unit["column"]) == 0
+
+
+def test_half_precision_layers_are_recorded_as_float32() -> None:
+    shown = images()
+    recorded = record(nn.Sequential(nn.Flatten(), Returns(Tensor.bfloat16)), shown, layers=["1"], rng=0)
+    assert recorded.dtype == np.float32
+    np.testing.assert_allclose(recorded.values[:, 0], shown.values.reshape(7, -1), rtol=2**-8)
+
+
+def test_max_units_keeps_a_reproducible_sample_without_replacement() -> None:
+    model, shown = network(), images()
+    whole = record(model, shown, layers=["conv", "readout"], rng=0)
+    some = record(model, shown, layers=["conv", "readout"], max_units=10, rng=3)
+    assert (some["layer"] == "conv").sum() == 10
+    assert (some["layer"] == "readout").sum() == 4
+    index = ["layer", "channel", "row", "column"]
+    whole, indexed = (da.set_index(unit=index).isel(repeat=0) for da in (whole, some))
+    assert len(set(indexed["unit"].values)) == 14
+    for unit in indexed["unit"].values:
+        np.testing.assert_array_equal(indexed.sel(unit=unit), whole.sel(unit=unit))
+
+    xr.testing.assert_identical(some, record(model, shown, layers=["conv", "readout"], max_units=10, rng=3))
+    other = record(model, shown, layers=["conv", "readout"], max_units=10, rng=4)
+    assert not np.array_equal(some["channel"], other["channel"])
+
+
+def test_all_repeats_keep_the_same_units() -> None:
+    shown = images()
+    recorded = record(
+        network(), shown, layers=["conv"], modifications={"a": lambda x, g: x, "b": lambda x, g: x}, max_units=5, rng=0
+    )
+    np.testing.assert_array_equal(recorded.isel(repeat=0), recorded.isel(repeat=1))
+
+
+def test_dropout_in_training_mode_makes_repeats_that_depend_on_rng_alone() -> None:
+    model, shown = dropout_network(p=0.25), images(n=20)
+    recorded = record(model, shown, layers=["1"], n_repeats=200, rng=0)
+    assert recorded.attrs["repeats_from"] == "stochastic passes"
+    flat = shown.values.reshape(20, 1, -1)
+    kept = recorded.values != 0
+    np.testing.assert_allclose(recorded.values, np.where(kept, flat / 0.75, 0), rtol=1e-6)
+    assert abs(kept.mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / kept.size)
+    assert not np.array_equal(kept[:, 0], kept[:, 1])
+    assert model.training
+
+    torch.manual_seed(99)  # the global state must not matter
+    xr.testing.assert_identical(recorded, record(model, shown, layers=["1"], n_repeats=200, rng=0))
+    assert not recorded.equals(record(model, shown, layers=["1"], n_repeats=200, rng=1))
+
+
+def test_injected_noise_is_recorded_with_its_covariance() -> None:
+    covariance = torch.tensor([[2.0, -0.8], [-0.8, 1.0]])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    shown = images(n=40, size=2)
+    clean = record(model, shown, layers=["1"], rng=0)
+    with inject(model, {"1": Dense(covariance)}, generator=torch.Generator().manual_seed(0)):
+        noisy = record(model, shown, layers=["1"], n_repeats=100, rng=0)
+    deviations = (noisy.values - clean.values).reshape(-1, 2)
+    estimate = deviations.T @ deviations / len(deviations)
+    variances = np.diag(covariance)
+    standard_error = np.sqrt((np.outer(variances, variances) + covariance.numpy() ** 2) / len(deviations))
+    assert (np.abs(estimate - covariance.numpy()) < 5 * standard_error).all()
+
+
+def test_each_modification_makes_a_repeat() -> None:
+    model, shown = network(), images()
+    brighter = {"clean": lambda x, g: x, "brighter": lambda x, g: x + 0.1, "darker": lambda x, g: x - 0.2}
+    recorded = record(model, shown, layers=["readout"], modifications=brighter, rng=0)
+    assert recorded["modification"].values.tolist() == ["clean", "brighter", "darker"]
+    assert recorded.attrs["repeats_from"] == "modifications"
+    for repeat, added in enumerate([0, 0.1, -0.2]):
+        _, readout = by_hand(model, shown.values + added)
+        np.testing.assert_allclose(recorded.values[:, repeat], readout, atol=1e-5)
+
+
+def test_random_modifications_are_drawn_anew_for_every_repeat() -> None:
+    noisy = {
+        "weak": lambda x, g: gaussian_noise(x, 1, generator=g),
+        "strong": lambda x, g: gaussian_noise(x, 5, generator=g),
+    }
+    shown = images(n=4)
+    recorded = record(network(), shown, layers=["conv"], modifications=noisy, n_repeats=3, rng=0)
+    assert recorded["modification"].values.tolist() == ["weak"] * 3 + ["strong"] * 3
+    assert len({repeat.tobytes() for repeat in recorded.values.swapaxes(0, 1)}) == 6
+    again = record(network(), shown, layers=["conv"], modifications=noisy, n_repeats=3, rng=0)
+    xr.testing.assert_identical(recorded, again)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_the_batch_size_changes_nothing(batch_size: int) -> None:
+    noisy = {"noisy": lambda x, g: gaussian_noise(x, 3, generator=g)}
+    arguments = {"layers": ["conv", "readout"], "modifications": noisy, "max_units": 6, "rng": 0}
+    xr.testing.assert_allclose(
+        record(network(), images(), batch_size=batch_size, **arguments),
+        record(network(), images(), batch_size=5, **arguments),
+        atol=1e-6,
+    )
+
+
+def test_progress_adds_up_to_every_image_in_every_pass() -> None:
+    done: list[int] = []
+    shown = images()
+    shown_twice = {"a": lambda x, g: x, "b": lambda x, g: x}
+    record(network(), shown, layers=["conv"], modifications=shown_twice, batch_size=3, rng=0, advance=done.append)
+    assert done == [3, 3, 1, 3, 3, 1]
+
+
+def test_images_in_any_memory_order_are_read_and_left_as_they_are() -> None:
+    shown = images()
+    before = shown.copy(deep=True)
+    backwards = shown.isel(stimulus=slice(None, None, -1), row=slice(None, None, -1))
+    shown.values.flags.writeable = False
+    recorded = record(network(), shown, layers=["conv"], modifications={"zero": lambda x, g: x.zero_()}, rng=0)
+    assert (recorded == recorded[0]).all()
+    xr.testing.assert_identical(shown, before)
+    expected, _ = by_hand(network(), backwards.values)
+    recorded = record(network(), backwards, layers=["conv"], rng=0)
+    np.testing.assert_allclose(recorded.values[:, 0], expected.reshape(7, -1), atol=1e-5)
+
+
+def test_network_and_global_randomness_are_left_as_they_were() -> None:
+    model = nn.Sequential(network(), nn.Dropout(0.5)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    record(model, images(), layers=["1"], n_repeats=2, max_units=2, rng=0)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in [model, model[1]])
+    assert n_hooks(model) == 0
+
+
+def test_nothing_leaks_when_the_network_fails() -> None:
+    def fail(x: Tensor) -> Tensor:
+        torch.rand(1)
+        raise RuntimeError("out of order")
+
+    model = nn.Sequential(network(), Returns(fail))
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="out of order"):
+        record(model, images(), layers=["0.conv", "1"], rng=0)
+    assert n_hooks(model) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match="expected a layer"):
+        record(model, images(), layers=["0.conv", "2"], rng=0)
+    assert n_hooks(model) == 0
+
+
+def test_an_unknown_layer_lists_the_near_ones() -> None:
+    with pytest.raises(ValueError, match="expected a layer of Sequential, got 'readuot'; near it: readout"):
+        record(network(), images(), layers=["readuot"], rng=0)
+
+
+@pytest.mark.parametrize("layers", [[], ["conv", "readout", "conv"]])
+def test_layers_are_named_and_once(layers: list[str]) -> None:
+    with pytest.raises(ValueError, match="expected at least one layer, and each once, got "):
+        record(network(), images(), layers=layers, rng=0)
+
+
+@pytest.mark.parametrize(("times", "got"), [(0, "got 0 times"), (2, "got twice")])
+def test_a_layer_fires_exactly_once(times: int, got: str) -> None:
+    model = Branching(times)
+    with pytest.raises(ValueError, match=f"expected layer 'inner' to fire once in a forward pass, {got}"):
+        record(model, images(), layers=["inner"], rng=0)
+    assert n_hooks(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (lambda x: x.argmax(1), r"torch\.int64 \(7, 5, 5\)"),
+        (lambda x: x.flatten(1).to(torch.complex64), r"torch\.complex64 \(7, 25\)"),
+        (lambda x: (x, x), "tuple"),
+        (lambda x: x.mean((1, 2, 3)), r"torch\.float32 \(7,\)"),
+        (lambda x: x[None], r"torch\.float32 \(1, 7, 1, 5, 5\)"),
+    ],
+)
+def test_an_output_of_the_wrong_form_is_named(function: object, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"expected layer '0' to give floats \(batch, channel.*\), got {got}"):
+        record(nn.Sequential(Returns(function)), images(), layers=["0"], rng=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (images().transpose("stimulus", "row", "column", "channel"), "expected images with dims .* got dims"),
+        (images().isel(channel=0), "expected images with dims"),
+        (images().drop_vars("stimulus"), "and stimulus ids, got .* coords"),
+        (images().isel(stimulus=[]), r"got .* shape \(0, 1, 5, 5\)"),
+        (images().astype(float), "expected finite float32 images, got float64"),
+        (images() * np.float32("nan"), "expected finite float32 images, got float32 or NaN"),
+    ],
+)
+def test_images_of_the_wrong_form_are_refused(wrong: xr.DataArray, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        record(network(), wrong, layers=["conv"], rng=0)
+
+
+def test_at_least_one_repeat() -> None:
+    with pytest.raises(ValueError, match="expected at least 1 repeat, got 0"):
+        record(network(), images(), layers=["conv"], n_repeats=0, rng=0)
+
+
+@pytest.mark.parametrize("modifications", [None, {}])
+def test_a_deterministic_network_has_no_repeats(modifications: dict | None) -> None:
+    with pytest.raises(ValueError, match=r"expected a stochastic network for 3 repeats, got the same .*model\.train"):
+        record(network(), images(), layers=["conv"], n_repeats=3, modifications=modifications, rng=0)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_values_are_the_same_and_dropout_is_reproducible() -> None:
+    shown = images()
+    xr.testing.assert_allclose(
+        record(network().cuda(), shown, layers=["conv", "readout"], rng=0),
+        record(network(), shown, layers=["conv", "readout"], rng=0),
+        atol=1e-4,
+    )
+    stochastic = nn.Sequential(network(), nn.Dropout(0.5)).cuda().train()
+    state = torch.cuda.get_rng_state()
+    first = record(stochastic, shown, layers=["1"], n_repeats=3, rng=0)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    torch.cuda.manual_seed(5)
+    xr.testing.assert_identical(first, record(stochastic, shown, layers=["1"], n_repeats=3, rng=0))
