@@ -148,6 +148,8 @@ def _estimate(
 
 
 def _mean_pair(matrix: np.ndarray) -> float:
+    if len(matrix) < 2:
+        raise ValueError(f"expected at least 2 units, got {len(matrix)}")
     return float(np.nanmean(matrix[np.triu_indices(len(matrix), 1)]))
 
 

@@ -74,6 +74,7 @@ class Covariance(ABC):
 
     def effective_dimensionality(self) -> float:
         """(Σλ)² / Σλ², between 1 and n."""
+        self._check_variable()
         return self.trace() ** 2 / float(self._squared_norm())
 
     def spectrum(self) -> Tensor:
@@ -90,9 +91,12 @@ class Covariance(ABC):
         """
         if not trace > 0:
             raise ValueError(f"expected a trace above 0, got {trace}")
+        self._check_variable()
+        return self._scaled(trace / self.trace())
+
+    def _check_variable(self) -> None:
         if self.trace() == 0:
             raise ValueError(f"expected noise with variance, got a trace of 0 over {self.n} units")
-        return self._scaled(trace / self.trace())
 
     def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator) -> Tensor:
         """Independent draws from N(0, C): tensor (*shape, n).
@@ -134,8 +138,6 @@ def load(path: str | Path) -> Covariance:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         kind = KINDS[header["kind"]]
         return kind(**tensors)
-    except ValueError:
-        raise
     except Exception as error:
         raise ValueError(f"expected a covariance saved by neurovar, could not read {path}: {error}") from error
 

@@ -67,12 +67,14 @@ def noise_correlation(responses: xr.DataArray, *, zscore: bool = True) -> xr.Dat
     so that stimuli with large variance do not dominate; stimuli for which a unit never varies are left out of its
     pairs. Without, it is the correlation of `noise_covariance`.
 
-    The estimate of a correlation ρ is biased toward zero by about ρ(1 − ρ²)/(2·dof), dof = Σ(Rₛ − 1). With only two
+    The estimate of a correlation ρ is biased toward zero by about ρ(1 − ρ²)/(2·dof). Without `zscore`, dof = Σ(Rₛ − 1),
+    and the bias is negligible. With it, the estimate is the mean of the correlations for each stimulus, dof = Rₛ − 1:
+    more stimuli do not help (of a small ρ one eighth is lost with five repeats, one eighteenth with ten). With only two
     repeats, z-scored residuals are ±1/√2 whatever the noise: use more repeats or zscore=False.
 
     Returns
     -------
-    DataArray (unit, other_unit), diagonal 1, without units
+    DataArray (unit, other_unit), diagonal 1, without units; NaN for pairs that never vary for the same stimulus
 
     Raises
     ------
@@ -109,10 +111,12 @@ def noise_correlation_kernel(values: np.ndarray, *, zscore: bool = True) -> np.n
     enough = present.sum(axis=1) > 1
     noise = residuals_kernel(values[enough])
     deviation = np.sqrt(np.nansum(noise**2, axis=1, keepdims=True) / (present[enough].sum(axis=1) - 1)[:, None, None])
-    varies = np.broadcast_to(deviation > 0, noise.shape)[present[enough]]
-    z = np.divide(noise, deviation, out=np.zeros_like(noise), where=deviation > 0)[present[enough]]
-    squares = (z**2).T @ varies.astype(z.dtype)
-    correlation = np.clip(z.T @ z / np.sqrt(squares * squares.T), -1, 1)
+    # Residuals of a constant are rounding, not 0: the mean of three times 0.1 is not 0.1.
+    varies = np.broadcast_to(deviation > 1e-6 * np.nanmax(np.abs(values[enough]), axis=1, keepdims=True), noise.shape)
+    z = np.divide(noise, deviation, out=np.zeros_like(noise), where=varies)[present[enough]]
+    squares = (z**2).T @ varies[present[enough]].astype(z.dtype)
+    scale = np.sqrt(squares * squares.T)
+    correlation = np.clip(np.divide(z.T @ z, scale, out=np.full_like(scale, np.nan), where=scale > 0), -1, 1)
     np.fill_diagonal(correlation, 1)
     return correlation
 
@@ -139,7 +143,7 @@ def signal_correlation(responses: xr.DataArray, *, n_splits: int = 20, rng: np.r
 
     Raises
     ------
-    ValueError : if responses are not valid, or fewer than three stimuli have two repeats.
+    ValueError : if responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
 
     References
     ----------
@@ -152,7 +156,7 @@ def signal_correlation(responses: xr.DataArray, *, n_splits: int = 20, rng: np.r
     >>> signal_correlation(da, rng=0).shape
     (3, 3)
     """
-    _check_stimuli(responses)
+    _check_stimuli(responses, n_splits)
     return _matrix(signal_correlation_kernel(responses.values, n_splits, np.random.default_rng(rng)), responses)
 
 
@@ -176,8 +180,8 @@ def fano_factor(responses: xr.DataArray) -> xr.DataArray:
     """Fano factor of each unit: variance / mean of its spike counts, averaged over stimuli.
 
     F_u = mean over s of σ²_su / μ_su, variance with dof Rₛ − 1; stimuli with one repeat or without a spike are left
-    out. 1 for a Poisson process. The ratio of estimates is biased by O(1/Rₛ): zero for Poisson counts up to the
-    left-out stimuli, negative by about (F − 1)F/(R μ) otherwise.
+    out. 1 for a Poisson process. The ratio of estimates has no bias for Poisson counts, and one of about
+    −F(F − 1)/(R μ) for negative binomial and binomial ones: too close to 1.
 
     Returns
     -------
@@ -228,7 +232,7 @@ def reliability(responses: xr.DataArray, *, n_splits: int = 20, rng: np.random.G
 
     Raises
     ------
-    ValueError : if responses are not valid, or fewer than three stimuli have two repeats.
+    ValueError : if responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
 
     References
     ----------
@@ -241,7 +245,7 @@ def reliability(responses: xr.DataArray, *, n_splits: int = 20, rng: np.random.G
     >>> bool((reliability(da, rng=0) < 1).all())
     True
     """
-    _check_stimuli(responses)
+    _check_stimuli(responses, n_splits)
     return _per_unit(reliability_kernel(responses.values, n_splits, np.random.default_rng(rng)), responses)
 
 
@@ -359,7 +363,9 @@ def _structure(noise: Tensor, dof: int, *, kind: str, rank: int | None, ridge: f
     return LowRankPlusDiagonal(factors, (variance - factors.square().sum(1)).clamp(min=0))
 
 
-def _check_stimuli(responses: xr.DataArray) -> None:
+def _check_stimuli(responses: xr.DataArray, n_splits: int) -> None:
+    if n_splits < 1:
+        raise ValueError(f"expected at least 1 split, got {n_splits}")
     validate(responses, min_repeats=2)
     repeated = int((repeat_counts(responses) > 1).sum())
     if repeated < 3:

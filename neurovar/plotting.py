@@ -7,7 +7,7 @@ pyplot, so drawing has no global state. Every function wants the data first, the
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib
@@ -22,17 +22,16 @@ COLUMN_WIDTH = 3.5
 
 _BLACK, _ORANGE, _SKY, _GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 _BLUE, _VERMILION, _PURPLE, _GREY = "#0072B2", "#D55E00", "#CC79A7", "#595959"
+_PALE = "#E4E4E4"
 
-_CORTEX = {"color": _VERMILION, "marker": "o", "linestyle": "-"}
+_Look = dict[str, Any]
+
+_CORTEX: _Look = {"color": _VERMILION, "marker": "o", "linestyle": "-"}
 _NETWORK_COLORS = (_BLUE, _GREEN, _PURPLE, _SKY, _ORANGE, _BLACK)
-_NETWORK_LINES = ("-", "--", ":")
 
 _FAMILY_COLORS = {"none": _BLACK, "isotropic": _GREEN, "v4": _VERMILION, "pgd": _BLUE}
 _SPARE_COLORS = (_PURPLE, _ORANGE, _SKY)
-_CONTROLS = {
-    "diagonal": {"linestyle": "--", "marker": "s"},
-    "rotated": {"linestyle": ":", "marker": "^"},
-}
+_CONTROLS = {"diagonal": {"linestyle": "--", "marker": "s"}, "rotated": {"linestyle": ":", "marker": "^"}}
 _NAMES = {"none": "no noise", "v4": "V4", "pgd": "PGD", "fgm": "FGM"}
 _ATTACKS = ("fgm", "pgd")
 
@@ -45,7 +44,7 @@ _STATISTICS = {
     "reliability": "split-half reliability",
 }
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.labelsize": 8,
@@ -53,7 +52,6 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
-    "axes.unicode_minus": True,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
@@ -63,6 +61,7 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.dpi": 200,
+    "text.parse_math": False,  # the name of a layer is never a formula
 }
 
 
@@ -169,23 +168,18 @@ def plot_spectra(comparison: xr.Dataset, ax: Axes) -> None:
     """
     _require(comparison, "spectrum", "system", "rank", attrs=("exponent_ranks",))
     first, last = (int(rank) for rank in comparison.attrs["exponent_ranks"])
-    ax.axvspan(first, last, color="#E8E8E8", linewidth=0, label=f"fitted ranks {first}–{last}", zorder=0)
+    fitted = ax.axvspan(first, last, color=_PALE, linewidth=0, zorder=0)
     styles = _system_styles([str(system) for system in comparison["system"].values])
+    lines, names = [], []
     for (system, look), spectrum in zip(styles.items(), comparison["spectrum"].transpose("system", "rank")):
-        if not spectrum[0] > 0:
-            ax.plot([], [], color=look["color"], linestyle=look["linestyle"], label=f"{system} (n/a)")
-            continue
-        positive = spectrum[spectrum.values > 0]
-        ax.plot(
-            positive["rank"].values,
-            (positive / spectrum[0]).values,
-            color=look["color"],
-            linestyle=look["linestyle"],
-            linewidth=2.0 if look is _CORTEX else 1.2,
-            label=system,
-        )
+        normalised = spectrum / spectrum[0].where(spectrum[0] > 0)
+        positive = normalised[normalised.values > 0]
+        shape = {"color": look["color"], "linestyle": look["linestyle"], "zorder": 3 if look is _CORTEX else 2}
+        lines += ax.plot(positive["rank"].values, positive.values, **shape)
+        names.append(system if positive.size else f"{system} (n/a)")
+    # lines and names are given, because a legend that collects them leaves out names like "_blocks.4"
+    ax.legend([*lines, fitted], [*names, f"fitted ranks {first}–{last}"], loc="lower left", handlelength=1.6)
     ax.set(xscale="log", yscale="log", xlabel="rank n", ylabel="signal variance λₙ/λ₁")
-    ax.legend(loc="lower left", handlelength=1.6, labelspacing=0.25)
 
 
 @style()
@@ -243,7 +237,7 @@ def plot_signal_rule(rule_bins: xr.Dataset, ax: Axes) -> None:
     intercept, slope = float(rule_bins.attrs["intercept"]), float(rule_bins.attrs["slope"])
     ends = np.array([np.nanmin(signal), np.nanmax(signal)])
     equation = f"r = {intercept:.3f} {'+' if slope >= 0 else '−'} {abs(slope):.3f} · signal"
-    ax.axhline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
+    ax.axhline(0, color=_PALE, linewidth=0.6, zorder=0)
     ax.plot(ends, intercept + slope * ends, color=_BLACK, label=equation)
     _interval(ax, signal, noise - error, noise + error, color=_VERMILION)
     ax.plot(signal, noise, color=_VERMILION, marker="o", linestyle="none", label="pairs of units, binned")
@@ -317,11 +311,11 @@ def plot_accuracy_bars(summary: xr.Dataset, ax: Axes, *, condition: str, strengt
     styles = _noise_styles(column["noise"].values)
     for y, look in enumerate(styles.values()):
         row, color = column.isel(noise=y), look["color"]
-        ax.hlines([y], float(row["low"]), float(row["high"]), color=color, linestyle=look["linestyle"])
+        ax.hlines([y], float(row["low"]), float(row["high"]), color=color)
         ax.plot([float(row["accuracy"])], [y], color=color, marker=look["marker"], linestyle="none")
     ax.set_yticks(range(len(styles)), [_readable(noise) for noise in styles])
     ax.set(ylim=(len(styles) - 0.5, -0.5), xlabel=f"accuracy, {_condition_name(condition, strength)}")
-    ax.grid(axis="x", color="#E8E8E8", linewidth=0.6)
+    ax.grid(axis="x", color=_PALE, linewidth=0.6)
     ax.set_axisbelow(True)
     _note(ax, "bars: 95 % interval")
 
@@ -352,14 +346,15 @@ def _by_strength(summary: xr.Dataset, condition: str) -> xr.Dataset:
     return rows.isel(condition=np.argsort(rows["strength"].values))
 
 
-def _system_styles(systems: Iterable[str]) -> dict[str, dict[str, str]]:
+def _system_styles(systems: Iterable[str]) -> dict[str, _Look]:
     """One look a system, the same in every figure that has the same systems; the first is cortex."""
     cortex, *networks = systems
-    looks = [{"color": color, "marker": "s", "linestyle": line} for line in _NETWORK_LINES for color in _NETWORK_COLORS]
-    return {cortex: _CORTEX} | dict(zip(networks, cycle(looks)))
+    pairs = cycle(product(("-", "--", ":"), _NETWORK_COLORS))
+    looks = ({"color": color, "marker": "s", "linestyle": line} for line, color in pairs)
+    return {cortex: _CORTEX, **dict(zip(networks, looks))}
 
 
-def _noise_styles(noises: Iterable[str]) -> dict[str, dict[str, str]]:
+def _noise_styles(noises: Iterable[str]) -> dict[str, _Look]:
     """Colour by where the noise comes from, line and marker by which control of it this is."""
     split = {str(noise): _family_and_control(str(noise)) for noise in noises}
     unknown = dict.fromkeys(family for family, _ in split.values() if family not in _FAMILY_COLORS)
@@ -377,8 +372,7 @@ def _family_and_control(noise: str) -> tuple[str, str]:
 
 def _readable(name: str) -> str:
     family, control = _family_and_control(name)
-    words = _NAMES.get(family, family.replace("_", " "))
-    return f"{words}, {control}" if control else words
+    return _NAMES.get(family, family.replace("_", " ")) + (f", {control}" if control else "")
 
 
 def _condition_name(condition: str, strength: float) -> str:
@@ -395,8 +389,8 @@ def _interval(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, *, color:
 
 
 def _name_systems(ax: Axes, systems: list[str]) -> None:
-    rotated = sum(map(len, systems)) > 24
-    turn: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if rotated else {}
+    long = sum(map(len, systems)) > 24
+    turn: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if long else {}
     ax.set_xticks(range(len(systems)), systems, **turn)
     ax.set_xlim(-0.6, len(systems) - 0.4)
 

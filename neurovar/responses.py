@@ -104,7 +104,8 @@ def align(*systems: xr.DataArray) -> tuple[xr.DataArray, ...]:
     """
     for system in systems:
         validate(system)
-    shared = [s for s in systems[0].stimulus.values if all(s in set(other.stimulus.values) for other in systems[1:])]
+    ids = [set(system.stimulus.values) for system in systems[1:]]
+    shared = [s for s in systems[0].stimulus.values if all(s in other for other in ids)]
     if not shared:
         examples = " and ".join(str(system.stimulus.values[0]) for system in systems)
         raise ValueError(f"expected stimuli in common, got none (ids such as {examples})")
@@ -226,8 +227,9 @@ def from_presentations(assembly: xr.DataArray, *, stimulus: str = "stimulus_id")
         raise ValueError(f"expected dims ('presentation', 'neuroid'), got {assembly.dims}")
     levels = [dim for dim in assembly.dims if isinstance(assembly.indexes.get(dim), pd.MultiIndex)]
     table = assembly.reset_index(levels).transpose("presentation", "neuroid")
-    if stimulus not in table.coords:
-        raise ValueError(f"expected a coordinate {stimulus!r} on 'presentation', got {sorted(map(str, table.coords))}")
+    names = sorted(str(name) for name, coord in table.coords.items() if coord.dims == ("presentation",))
+    if stimulus not in names:
+        raise ValueError(f"expected a coordinate {stimulus!r} on 'presentation', got {names}")
     ids, first, inverse = np.unique(table[stimulus].values, return_index=True, return_inverse=True)
     row = np.argsort(np.argsort(first))[inverse]
     by_stimulus = np.argsort(row, kind="stable")

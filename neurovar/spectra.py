@@ -33,8 +33,10 @@ def signal_spectrum(
     method = "cvpca": X₁, X₂ (stimulus, unit) are means over disjoint random halves of the repeats, each unit centred
     over stimuli; u_n is the n-th principal axis of X₁, and λₙ = Σ_s (X₁u_n)_s (X₂u_n)_s / (S − 1), averaged over
     `n_splits` splits. Noise in X₂ is independent of X₁, so that it adds nothing on average: Σλ is unbiased for the
-    signal variance; single λₙ are biased as far as noise in X₁ turns its axes (down at low ranks, up at high ones),
-    and may be negative.
+    signal variance; single λₙ are biased as far as noise in X₁ turns its axes, and may be negative. Isotropic noise
+    moves variance from the first ranks to the middle ones. Shared noise does more harm: an axis along which the noise
+    in X₁ outweighs the signal takes an early rank with little signal variance; the spectrum has a hole there, and its
+    exponent is off by 0.1 and more, mostly downward. More repeats help, more splits do not.
 
     Differences from the published code (Stringer et al. 2019, github.com/MouseLand/stringer-pachitariu-et-al-2018b):
     that gives the sum over stimuli, without 1/(S − 1); it exchanges the two repeats of each stimulus at random with

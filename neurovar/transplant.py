@@ -12,7 +12,6 @@ from neurovar.estimation import (
     noise_correlation,
     noise_covariance_kernel,
     signal_correlation,
-    signal_correlation_kernel,
 )
 from neurovar.responses import validate
 
@@ -38,12 +37,13 @@ def fit_signal_rule(
 
     Both are least-squares lines: of the z-scored noise correlation on the signal correlation (from disjoint repeats,
     clipped to [−1, 1]) over pairs of units, and of log noise variance on log mean response over units. Pairs share
-    units, so that the binned standard errors are too small; error in the estimated signal correlation flattens the
-    slope.
+    units, so that the binned standard errors are too small. Two errors flatten the line: that of the estimated signal
+    correlation, and the bias of z-scored noise correlations with few repeats (`noise_correlation`).
 
     Raises
     ------
-    ValueError : if there are not three repeats, fewer than three units, or a mean response is not positive.
+    ValueError : if there are not three repeats, fewer than three units, fewer than two pairs with a signal correlation,
+        or a mean response is not positive.
 
     References
     ----------
@@ -64,6 +64,8 @@ def fit_signal_rule(
     pairs = np.triu_indices(len(noise), 1)
     x, y = signal[pairs], noise[pairs]
     kept = np.isfinite(x) & np.isfinite(y)
+    if kept.sum() < 2:
+        raise ValueError(f"expected at least 2 pairs of units with a signal correlation, got {kept.sum()}")
     slope, intercept = np.polyfit(x[kept], y[kept], 1)
     mean = np.nanmean(source.values, axis=(0, 1))
     if (mean <= 0).any():
@@ -136,7 +138,7 @@ def onto(
 
 def _target_signal_correlation(target: xr.DataArray, rng: np.random.Generator) -> np.ndarray:
     if target.sizes["repeat"] > 1:
-        signal = signal_correlation_kernel(target.values, 20, rng)
+        signal = signal_correlation(target, rng=rng).values
     else:
         centred = target.values[:, 0] - target.values[:, 0].mean(axis=0)
         scale = np.sqrt((centred**2).sum(axis=0))
@@ -235,9 +237,9 @@ def rotated(noise: Covariance, *, rng: np.random.Generator | int) -> Covariance:
     array([3., 1.])
     """
     generator = torch.Generator().manual_seed(int(np.random.default_rng(rng).integers(2**63)))
-    n, kept = noise.n, noise.rank if isinstance(noise, LowRankPlusDiagonal) else noise.n
+    n, kept = noise.n, min(noise.rank, noise.n) if isinstance(noise, LowRankPlusDiagonal) else noise.n
     axes, _ = torch.linalg.qr(torch.randn(n, kept, generator=generator, dtype=torch.float64))
-    if not isinstance(noise, LowRankPlusDiagonal):
+    if not isinstance(noise, LowRankPlusDiagonal) or kept == n:
         matrix = (axes * noise.spectrum().cpu()) @ axes.mT
         return Dense(((matrix + matrix.mT) / 2).to(noise.diagonal()))
     leading = noise.leading_eigenvalues(kept)

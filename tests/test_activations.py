@@ -335,7 +335,7 @@ def test_on_a_gpu_the_values_are_the_same_and_dropout_is_reproducible() -> None:
     xr.testing.assert_allclose(
         record(network().cuda(), shown, layers=["conv", "readout"], rng=0),
         record(network(), shown, layers=["conv", "readout"], rng=0),
-        atol=1e-4,
+        atol=5e-3,  # TF32
     )
     stochastic = nn.Sequential(network(), nn.Dropout(0.5)).cuda().train()
     state = torch.cuda.get_rng_state()

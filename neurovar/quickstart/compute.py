@@ -1,14 +1,15 @@
 """What the quickstart measures: cortex beside network, then the small network under each noise."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import torch
 import xarray as xr
-from joblib import Parallel, delayed
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Scale:
     rank: int = 128
 
 
-FULL = Scale(640, 100, 12_000, 5, 3, 2000, 200, 10, (1, 3, 5))
+FULL = Scale(640, 100, 12_000, 5, 3, 2000, 160, 10, (1, 3, 5))
 QUICK = Scale(160, 20, 4000, 2, 2, 400, 60, 5, (3,))
 
 
@@ -124,17 +125,20 @@ def transplant_and_test(
     """Correctness (seed, noise, condition, stimulus) of the small network, retrained under each noise."""
     training = inputs.train.isel(stimulus=slice(scale.n_train))
     test = inputs.test.isel(stimulus=slice(scale.n_test))
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
     with _bar(progress, "Small network: training, and the noise to give it", len(seeds)) as advance:
         prepared = []
-        for each in parallel(delayed(_prepare)(training, rule, scale, s) for s in seeds):
+        for each in _parallel(_prepare, [(training, rule, scale, s) for s in seeds], n_jobs):
             prepared.append(each)
             advance(1)
-    cells = [(s, base, noise) for s, (base, noises) in zip(seeds, prepared) for noise in noises.values()]
+    cells = [
+        (base, noise, training, test, scale, s)
+        for s, (base, noises) in zip(seeds, prepared)
+        for noise in noises.values()
+    ]
     with _bar(progress, "Retraining under noise, modifications, attacks", len(cells)) as advance:
         correct = []
-        for cell in parallel(delayed(_test)(base, noise, training, test, scale, s) for s, base, noise in cells):
+        for cell in _parallel(_test, cells, n_jobs):
             correct.append(cell)
             advance(1)
     kinds = list(prepared[0][1])
@@ -215,6 +219,15 @@ def _conditions(scale: Scale) -> list[Condition]:
 
 def _tensors(data: xr.Dataset) -> tuple[Tensor, Tensor]:
     return torch.tensor(data["images"].values), torch.tensor(data["labels"].values)
+
+
+def _parallel(function: Callable, calls: Sequence[tuple], n_jobs: int) -> Iterator:
+    """The results in order; worker processes are new ones and end with the last call, which frees their memory."""
+    if n_jobs == 1:
+        yield from (function(*call) for call in calls)
+        return
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(function, *zip(*calls))
 
 
 @contextmanager

@@ -1,0 +1,251 @@
+"""Validation, alignment, residuals, splits and conversion of responses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import reference
+import xarray as xr
+
+from neurovar import responses
+from neurovar.responses import DIMS
+
+
+def recording(n_stimuli: int = 12, n_repeats: int = 5, n_units: int = 4, least_repeats: int = 2) -> xr.DataArray:
+    noise, signal = reference.noise_matrix("structured", n_units), reference.signal_matrix(n_units)
+    return reference.simulate(
+        signal=signal, noise=noise, n_stimuli=n_stimuli, n_repeats=n_repeats, least_repeats=least_repeats, seed=1
+    )
+
+
+def changed(index: tuple, value: float) -> xr.DataArray:
+    da = reference.responses(np.ones((3, 2, 4)))
+    da.values[index] = value
+    return da
+
+
+def named(ids: list, n_repeats: int = 1) -> xr.DataArray:
+    values = np.arange(float(len(ids) * n_repeats)).reshape(len(ids), n_repeats, 1)
+    return xr.DataArray(values, dims=DIMS, coords={"stimulus": ids})
+
+
+INVALID = {
+    "expected an xarray.DataArray, got ndarray": np.ones((2, 2, 2)),
+    r"expected dims \('stimulus', 'repeat', 'unit'\), got \('unit', 'repeat', 'stimulus'\)": (
+        reference.responses(np.ones((3, 2, 4))).transpose("unit", "repeat", "stimulus")
+    ),
+    "expected real numbers, got dtype complex128": reference.responses(np.ones((3, 2, 4), dtype=complex)),
+    "expected real numbers, got dtype bool": reference.responses(np.ones((3, 2, 4), dtype=bool)),
+    "expected real numbers, got dtype <U1": reference.responses(np.full((3, 2, 4), "x")),
+    r"expected at least one stimulus, repeat and unit, got shape \(3, 0, 4\)": reference.responses(np.ones((3, 0, 4))),
+    "expected a coordinate 'stimulus' with an id": xr.DataArray(np.ones((3, 2, 4)), dims=DIMS),
+    r"expected unique stimulus ids, got repeated 1 stimulus \(a\)": named(["a", "b", "a"]),
+    "expected finite responses or NaN, got 1 infinite values": changed((0, 0, 0), np.inf),
+    r"expected a value for every unit, got only NaN for 1 unit \(2\)": changed((slice(None), slice(None), 2), np.nan),
+    r"whole or absent, got 1 trials with some units missing \(the first: stimulus s1, repeat 0\)": (
+        changed((1, 0, 3), np.nan)
+    ),
+    r"expected a trial of every stimulus, got none of 1 stimulus \(s2\)": changed((2,), np.nan),
+}
+
+
+@pytest.mark.parametrize("message", INVALID)
+def test_validate_names_what_is_wrong(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        responses.validate(INVALID[message])
+
+
+@pytest.mark.parametrize("n_repeats", [2, 6])
+def test_validate_wants_repeats_of_some_stimulus(n_repeats: int) -> None:
+    da = changed((slice(1, None), 1), np.nan)
+    expected = f"expected at least {n_repeats} repeats of some stimulus, got at most {da.sizes['repeat']}"
+    if n_repeats == 2:
+        assert responses.validate(da, min_repeats=2) is da
+    else:
+        with pytest.raises(ValueError, match=expected):
+            responses.validate(da, min_repeats=n_repeats)
+
+
+def test_validate_reports_in_its_order() -> None:
+    several = changed((0, 0, 0), np.inf)
+    several.values[2] = np.nan
+    with pytest.raises(ValueError, match="infinite"):
+        responses.validate(several)
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    da = named(list("abcdefgh"))
+    da.values[1:] = np.nan
+    with pytest.raises(ValueError, match=r"none of 7 stimuluss? \(b, c, d, e, f, …\)|none of 7 stimuli"):
+        responses.validate(da)
+
+
+def test_integer_counts_are_valid() -> None:
+    da = reference.responses(np.arange(24).reshape(3, 2, 4))
+    assert responses.validate(da, min_repeats=2) is da
+
+
+def test_repeat_counts() -> None:
+    da = recording()
+    expected = [len(repeats) for repeats in reference.trials(da.values)]
+    assert len(set(expected)) > 1
+    counts = responses.repeat_counts(da)
+    assert counts.values.tolist() == expected
+    assert counts.stimulus.values.tolist() == da.stimulus.values.tolist()
+
+
+def test_align_keeps_the_order_of_the_first() -> None:
+    systems = responses.align(named(list("dabc")), named(list("cbde")), named(list("bcdx"), n_repeats=2))
+    assert [system.stimulus.values.tolist() for system in systems] == [list("dbc")] * 3
+    assert systems[0].values.ravel().tolist() == [0, 2, 3]
+    assert systems[1].values.ravel().tolist() == [2, 1, 0]
+    assert systems[2].values[:, :, 0].tolist() == [[4, 5], [0, 1], [2, 3]]
+
+
+def test_align_of_strangers() -> None:
+    with pytest.raises(ValueError, match=r"expected stimuli in common, got none \(ids such as a and 1\)"):
+        responses.align(named(["a", "b"]), named([1, 2]))
+
+
+def test_align_validates_every_system() -> None:
+    with pytest.raises(ValueError, match="unique stimulus ids"):
+        responses.align(named(["a"]), named(["a", "a"]))
+
+
+def test_residuals_are_deviations_from_each_stimulus_mean() -> None:
+    da = recording()
+    noise = responses.residuals(da)
+    assert noise.attrs == da.attrs and noise.dims == DIMS
+    for stimulus, repeats in enumerate(reference.trials(da.values)):
+        kept = ~np.isnan(da.values[stimulus, :, 0])
+        expected = [[x - repeats[:, unit].mean() for unit, x in enumerate(trial)] for trial in repeats]
+        np.testing.assert_allclose(noise.values[stimulus][kept], expected, atol=1e-12)
+        assert np.isnan(noise.values[stimulus][~kept]).all()
+
+
+def test_residuals_leave_their_argument_alone() -> None:
+    da = recording()
+    before = da.values.copy()
+    responses.residuals(da)
+    np.testing.assert_array_equal(da.values, before)
+
+
+def test_a_stimulus_shown_once_has_no_residual() -> None:
+    assert responses.residuals(named(["a", "b"])).values.ravel().tolist() == [0, 0]
+
+
+def drawn_trials(mean: float, size: int) -> set[int]:
+    """Which repeats a half holds, where repeat r responded with 2ʳ."""
+    return {r for r in range(10) if round(mean * size) >> r & 1}
+
+
+def test_a_split_takes_disjoint_random_halves() -> None:
+    counts = np.array([2, 3, 4, 5, 6, 7, 1])
+    values = np.where(np.arange(7) < counts[:, None], 2.0 ** np.arange(7), np.nan)[:, :, None]
+    first_halves = set()
+    for seed in range(40):
+        first, second = responses.split(reference.responses(values), rng=seed)
+        assert first.dims == ("stimulus", "unit")
+        assert first.stimulus.values.tolist() == second.stimulus.values.tolist() == [f"s{i}" for i in range(6)]
+        for row, n_repeats in enumerate(counts[:6]):
+            half = n_repeats // 2
+            a, b = (drawn_trials(mean.values[row, 0], half) for mean in (first, second))
+            assert len(a) == len(b) == half and not a & b and a | b <= set(range(n_repeats))
+            first_halves.add((row, *sorted(a)))
+    assert {(1, 0), (1, 1), (1, 2)} <= first_halves, "the repeat left out of an odd number varies"
+    assert len({h for h in first_halves if h[0] == 4}) > 12, "of the 20 halves of six, most are drawn"
+
+
+def test_a_split_ignores_where_the_gaps_are() -> None:
+    values = np.full((1, 6, 1), np.nan)
+    values[0, [1, 4]] = [[3.0], [7.0]]
+    halves = {tuple(float(h) for h in responses.split(reference.responses(values), rng=seed)) for seed in range(20)}
+    assert halves == {(3.0, 7.0), (7.0, 3.0)}
+
+
+def test_a_split_of_units_takes_whole_trials() -> None:
+    da = recording()
+    first, _ = responses.split(da, rng=0)
+    with_copy = xr.concat([da, da.isel(unit=[0]) * 2], dim="unit")
+    again, _ = responses.split(with_copy.transpose(*DIMS), rng=0)
+    np.testing.assert_allclose(again.values[:, -1], 2 * first.values[:, 0], rtol=1e-12)
+
+
+def test_a_split_without_repeats() -> None:
+    with pytest.raises(ValueError, match="expected at least 2 repeats of some stimulus, got at most 1"):
+        responses.split(named(["a", "b"]), rng=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_units_are_dropped(dtype: type) -> None:
+    values = recording(n_units=5).values.astype(dtype)
+    values[..., 1] = np.where(np.isnan(values[..., 1]), np.nan, 0.1)
+    values[..., 3] = np.where(np.isnan(values[..., 3]), np.nan, np.arange(len(values))[:, None] * dtype(0.1))
+    kept = responses.drop_constant(reference.responses(values))
+    assert kept.attrs["dropped_units"] == [1, 3]
+    np.testing.assert_array_equal(kept.values, values[..., [0, 2, 4]])
+
+
+def test_only_constant_units() -> None:
+    with pytest.raises(ValueError, match="expected units that vary between repeats, got none among 4"):
+        responses.drop_constant(reference.responses(np.ones((3, 2, 4))))
+
+
+def table(ids: list, n_units: int = 3) -> xr.DataArray:
+    values = np.random.default_rng(0).normal(size=(len(ids), n_units))
+    coords = {"stimulus_id": ("presentation", ids), "area": ("neuroid", [f"V{i}" for i in range(n_units)])}
+    return xr.DataArray(values, dims=("presentation", "neuroid"), coords=coords, attrs={"units": "spikes/s"})
+
+
+IDS = ["b", "a", "b", "c", "b", "a"]
+
+
+def check_conversion(da: xr.DataArray, values: np.ndarray) -> None:
+    """Against a loop over the presentations of IDS."""
+    expected = np.full((3, 3, values.shape[1]), np.nan)
+    position = np.full((3, 3), -1)
+    seen: dict[str, int] = {}
+    for row, name in enumerate(IDS):
+        stimulus, repeat = ["b", "a", "c"].index(name), seen.get(name, 0)
+        expected[stimulus, repeat], position[stimulus, repeat] = values[row], row
+        seen[name] = repeat + 1
+    assert da.stimulus.values.tolist() == ["b", "a", "c"]
+    np.testing.assert_array_equal(da.values, expected)
+    np.testing.assert_array_equal(da.presentation.values, position)
+    assert da.area.dims == ("unit",) and da.area.values.tolist() == ["V0", "V1", "V2"]
+    assert responses.validate(da, min_repeats=3) is da
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_table_of_presentations(flipped: bool) -> None:
+    assembly = table(IDS)
+    da = responses.from_presentations(assembly.transpose() if flipped else assembly)
+    check_conversion(da, assembly.values)
+    assert da.attrs == {"units": "spikes/s"}
+
+
+def test_a_table_with_multi_indexes_as_brainio_has_it() -> None:
+    assembly = table(IDS)
+    presentation = pd.MultiIndex.from_arrays([IDS, range(len(IDS))], names=["stimulus_id", "repetition"])
+    neuroid = pd.MultiIndex.from_arrays([["V0", "V1", "V2"], [5, 6, 7]], names=["area", "neuroid_id"])
+    coords = {"presentation": presentation, "neuroid": neuroid}
+    da = responses.from_presentations(xr.DataArray(assembly.values, dims=assembly.dims, coords=coords))
+    check_conversion(da, assembly.values)
+    assert da.neuroid_id.values.tolist() == [5, 6, 7]
+
+
+def test_a_table_of_integers_and_another_name() -> None:
+    assembly = (table(IDS) * 10).astype(np.int16).rename(stimulus_id="image")
+    da = responses.from_presentations(assembly, stimulus="image")
+    check_conversion(da, assembly.values.astype(float))
+
+
+def test_a_table_of_other_dims() -> None:
+    with pytest.raises(ValueError, match=r"expected dims \('presentation', 'neuroid'\), got \('presentation', 'unit'\)"):
+        responses.from_presentations(table(IDS).rename(neuroid="unit"))
+
+
+@pytest.mark.parametrize("stimulus", ["image", "area"])
+def test_a_table_without_the_stimulus(stimulus: str) -> None:
+    expected = rf"expected a coordinate '{stimulus}' on 'presentation', got \['stimulus_id'\]"
+    with pytest.raises(ValueError, match=expected):
+        responses.from_presentations(table(IDS), stimulus=stimulus)
