@@ -68,9 +68,9 @@ def record(
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"expected at least one layer, and each once, got {list(layers)}")
     rng = np.random.default_rng(rng)
+    keep = _Units(max_units, np.random.default_rng(rng.integers(2**63)))  # the same units whatever the repeats
     named = modifications or {"none": lambda batch, generator: batch}
     labels = [name for name in named for _ in range(n_repeats)]
-    keep = _Units(max_units, rng)
     seeds = rng.integers(2**63, size=len(labels))
     passes = [
         _run(model, images.values, layers, named[label], int(seed), keep, batch_size, advance)

@@ -351,15 +351,16 @@ def _structure(noise: Tensor, dof: int, *, kind: str, rank: int | None, ridge: f
     if kind == "diagonal":
         return Diagonal(variance)
     if kind == "dense":
-        return Dense(noise.mT @ noise / dof + ridge * torch.eye(noise.shape[1]))
+        return Dense(noise.mT @ noise / dof + ridge * torch.eye(noise.shape[1]).to(noise))
     if kind != "low_rank" or rank is None:
         raise ValueError(f"expected kind 'dense', 'diagonal' or 'low_rank', got {kind!r}")
     if not 1 <= rank < min(noise.shape):
         raise ValueError(f"expected a rank from 1 to {min(noise.shape) - 1}, got {rank}")
-    start = np.ones(min(noise.shape), dtype=np.float32)
-    _, singular, axes = svds(noise.numpy() / np.float32(dof**0.5), k=rank, v0=start)
+    # Fixed, so that fits repeat; random, as noise sums to zero over trials: ones would be no start at all.
+    start = np.random.default_rng(0).standard_normal(min(noise.shape))
+    _, singular, axes = svds(noise.cpu().numpy() / dof**0.5, k=rank, v0=start)
     order = np.argsort(-singular)
-    factors = torch.from_numpy((axes[order].T * singular[order]).astype(np.float32))
+    factors = torch.from_numpy(axes[order].T * singular[order]).to(variance)
     return LowRankPlusDiagonal(factors, (variance - factors.square().sum(1)).clamp(min=0))
 
 

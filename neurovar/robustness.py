@@ -99,7 +99,7 @@ def evaluate(
 
     Raises
     ------
-    ValueError : for images or labels of the wrong form, or no condition.
+    ValueError : for images or labels of the wrong form, no condition, or a model in training mode.
 
     References
     ----------
@@ -115,6 +115,8 @@ def evaluate(
     (2, 3)
     """
     _check(images, labels, conditions, n_draws)
+    if network.model.training:
+        raise ValueError("expected a model in eval mode, got training mode; call model.eval()")
     x, y = torch.tensor(images.values.copy()), torch.tensor(labels.values.astype(np.int64))
     device = next(network.model.parameters()).device
     rows = []

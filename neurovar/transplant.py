@@ -209,9 +209,9 @@ def low_rank(noise: Covariance, *, rank: int) -> LowRankPlusDiagonal:
     if not 1 <= rank < noise.n:
         raise ValueError(f"expected a rank from 1 to {noise.n - 1}, got {rank}")
     matrix = noise.to_dense().cpu().double().numpy()
-    values, vectors = eigsh(matrix, k=rank, v0=np.ones(noise.n))
-    factors = torch.from_numpy(vectors * np.sqrt(np.maximum(values, 0))).float()
-    return LowRankPlusDiagonal(factors, (noise.diagonal().cpu() - factors.square().sum(1)).clamp(min=0))
+    values, vectors = eigsh(matrix, k=rank, v0=np.random.default_rng(0).standard_normal(noise.n))
+    factors = torch.from_numpy(vectors * np.sqrt(np.maximum(values, 0))).to(noise.diagonal())
+    return LowRankPlusDiagonal(factors, (noise.diagonal() - factors.square().sum(1)).clamp(min=0))
 
 
 def diagonal(noise: Covariance) -> Diagonal:

@@ -40,9 +40,7 @@ def simulate(
 def responses(values: np.ndarray, *, units: str = "arbitrary") -> xr.DataArray:
     """An array as responses, with stimuli named s0, s1, ….  Written without `neurovar` on purpose."""
     ids = [f"s{i}" for i in range(len(values))]
-    return xr.DataArray(
-        values, dims=("stimulus", "repeat", "unit"), coords={"stimulus": ids}, attrs={"units": units}
-    )
+    return xr.DataArray(values, dims=("stimulus", "repeat", "unit"), coords={"stimulus": ids}, attrs={"units": units})
 
 
 def noise_matrix(kind: str, n_units: int) -> np.ndarray:
@@ -140,9 +138,10 @@ def public_cvpca(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """What the public code of Stringer et al. 2019 computes from two repeats (stimulus, unit).
 
     Stimuli are the variables of its PCA and units the observations. So it takes off every stimulus's mean over units,
-    and its result is a sum over stimuli, divided by nothing.
+    and its result is a sum over stimuli, divided by nothing. (It asks for as many axes as stimuli, as it has more units;
+    for fewer units, ask for no more than those.)
     """
-    fitted = PCA(n_components=min(1024, len(first))).fit(first.T)
+    fitted = PCA(n_components=min(1024, *first.shape)).fit(first.T)
     unit_axes = first.T @ (fitted.components_.T / fitted.singular_values_)
     return ((first @ unit_axes) * (second @ unit_axes)).sum(axis=0)
 

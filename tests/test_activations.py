@@ -154,6 +154,15 @@ def test_all_repeats_keep_the_same_units() -> None:
     np.testing.assert_array_equal(recorded.isel(repeat=0), recorded.isel(repeat=1))
 
 
+def test_the_units_kept_do_not_depend_on_the_repeats() -> None:
+    once = record(network(), images(), layers=["conv"], max_units=5, rng=0)
+    thrice = record(
+        network(), images(), layers=["conv"], modifications={c: lambda x, g: x for c in "abc"}, max_units=5, rng=0
+    )
+    for name in ("channel", "row", "column"):
+        np.testing.assert_array_equal(once[name], thrice[name])
+
+
 def test_dropout_in_training_mode_makes_repeats_that_depend_on_rng_alone() -> None:
     model, shown = dropout_network(p=0.25), images(n=20)
     recorded = record(model, shown, layers=["1"], n_repeats=200, rng=0)

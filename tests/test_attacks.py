@@ -8,6 +8,7 @@ import torch
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor, nn
 
+from neurovar import attacks
 from neurovar.attacks import expected_loss, fgm, pgd
 from neurovar.covariance import Diagonal
 from neurovar.training import train
@@ -236,6 +237,23 @@ def test_restarts_raise_the_mean_loss_of_a_noisy_network() -> None:
 
     single = [mean_loss(seed, 1) for seed in range(5)]
     assert min(mean_loss(seed, 5) for seed in range(2)) > max(single)
+
+
+@pytest.mark.parametrize(("n_draws", "expected"), [(1, 10), (3, 10), (20, 20)])
+def test_restarts_are_chosen_by_the_mean_of_ten_draws_or_more(
+    n_draws: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices: list[int] = []
+
+    def watched(model: nn.Module, images: Tensor, labels: Tensor, noises: object, n: int, g: torch.Generator) -> Tensor:
+        if not torch.is_grad_enabled():
+            choices.append(n)
+        return expected_loss(model, images, labels, noises, n, g)
+
+    monkeypatch.setattr(attacks, "expected_loss", watched)
+    arguments = {"epsilon": 0.4, "step": 0.1, "n_steps": 2, "n_draws": n_draws, "n_restarts": 3}
+    pgd(tanh_network(), *batch(), noises={"1": Diagonal.isotropic(HIDDEN)}, generator=generator(), **arguments)
+    assert choices == [expected] * 3
 
 
 def test_many_steps_beat_one() -> None:

@@ -36,6 +36,13 @@ def test_an_unknown_name_lists_the_near_ones() -> None:
     assert "decoder" in str(caught.value)
 
 
+def test_the_near_names_are_found_wherever_they_are() -> None:
+    model = nn.Sequential(*[nn.ReLU() for _ in range(20)])
+    model.add_module("readout", nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"got 'readuot'; near it: readout$"):
+        _layers.find(model, ["readuot"])
+
+
 def test_a_name_near_to_none_lists_the_first_layers() -> None:
     with pytest.raises(ValueError, match=r"got '\?{4}'; near it: encoder, encoder\.0, encoder\.1, decoder"):
         _layers.find(network(), ["????"])

@@ -54,15 +54,11 @@ def test_validate_names_what_is_wrong(message: str) -> None:
         responses.validate(INVALID[message])
 
 
-@pytest.mark.parametrize("n_repeats", [2, 6])
-def test_validate_wants_repeats_of_some_stimulus(n_repeats: int) -> None:
+def test_validate_wants_repeats_of_some_stimulus() -> None:
     da = changed((slice(1, None), 1), np.nan)
-    expected = f"expected at least {n_repeats} repeats of some stimulus, got at most {da.sizes['repeat']}"
-    if n_repeats == 2:
-        assert responses.validate(da, min_repeats=2) is da
-    else:
-        with pytest.raises(ValueError, match=expected):
-            responses.validate(da, min_repeats=n_repeats)
+    assert responses.validate(da, min_repeats=2) is da
+    with pytest.raises(ValueError, match="expected at least 3 repeats of some stimulus, got at most 2"):
+        responses.validate(da, min_repeats=3)
 
 
 def test_validate_reports_in_its_order() -> None:
@@ -75,7 +71,7 @@ def test_validate_reports_in_its_order() -> None:
 def test_a_long_list_of_names_is_cut() -> None:
     da = named(list("abcdefgh"))
     da.values[1:] = np.nan
-    with pytest.raises(ValueError, match=r"none of 7 stimuluss? \(b, c, d, e, f, …\)|none of 7 stimuli"):
+    with pytest.raises(ValueError, match=r"none of 7 stimuli \(b, c, d, e, f, …\)"):
         responses.validate(da)
 
 
@@ -158,15 +154,17 @@ def test_a_split_takes_disjoint_random_halves() -> None:
 def test_a_split_ignores_where_the_gaps_are() -> None:
     values = np.full((1, 6, 1), np.nan)
     values[0, [1, 4]] = [[3.0], [7.0]]
-    halves = {tuple(float(h) for h in responses.split(reference.responses(values), rng=seed)) for seed in range(20)}
+    halves = {
+        tuple(half.item() for half in responses.split(reference.responses(values), rng=seed)) for seed in range(20)
+    }
     assert halves == {(3.0, 7.0), (7.0, 3.0)}
 
 
 def test_a_split_of_units_takes_whole_trials() -> None:
     da = recording()
     first, _ = responses.split(da, rng=0)
-    with_copy = xr.concat([da, da.isel(unit=[0]) * 2], dim="unit")
-    again, _ = responses.split(with_copy.transpose(*DIMS), rng=0)
+    with_copy = np.concatenate([da.values, 2 * da.values[..., :1]], axis=2)
+    again, _ = responses.split(reference.responses(with_copy), rng=0)
     np.testing.assert_allclose(again.values[:, -1], 2 * first.values[:, 0], rtol=1e-12)
 
 
@@ -240,7 +238,9 @@ def test_a_table_of_integers_and_another_name() -> None:
 
 
 def test_a_table_of_other_dims() -> None:
-    with pytest.raises(ValueError, match=r"expected dims \('presentation', 'neuroid'\), got \('presentation', 'unit'\)"):
+    with pytest.raises(
+        ValueError, match=r"expected dims \('presentation', 'neuroid'\), got \('presentation', 'unit'\)"
+    ):
         responses.from_presentations(table(IDS).rename(neuroid="unit"))
 
 

@@ -136,6 +136,17 @@ def test_a_noisy_prediction_sums_the_logits_of_its_draws(n_draws: int) -> None:
     assert abs(correct.values.mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / n)
 
 
+def test_it_is_the_logits_that_are_summed_and_not_the_probabilities() -> None:
+    """Class 0 has the highest mean logit, and nine noisy classes share out nearly all of the mean probability."""
+    model = linear(classes=10)
+    model[2].weight.data.zero_()
+    model[2].bias.data[0] = 1.0
+    noise = Diagonal(torch.tensor([0.0] + [16.0] * 9))
+    images, labels = data(20)
+    correct = evaluate(NoisyNetwork(model, {"2": noise}), images, labels * 0, [Clean()], n_draws=2000, rng=0)
+    assert correct.all()
+
+
 def test_predictions_are_on_draws_that_no_attack_has_seen() -> None:
     """How much of its generator an attack uses up does not matter to the noise of the prediction."""
     images, labels = data(200)
@@ -255,10 +266,9 @@ def test_bad_input_is_named(change: object, match: str) -> None:
 def test_the_strength_of_a_modification_is_its_severity() -> None:
     images, _ = data()
     batch = torch.tensor(images.values)
-    ours = Modified("gaussian_noise", 4).apply(
-        NoisyNetwork(linear()), batch, torch.zeros(40), torch.Generator().manual_seed(2)
-    )
-    expected = modify(batch, "gaussian_noise", strength=4, generator=torch.Generator().manual_seed(2))
+    one, other = (torch.Generator().manual_seed(2) for _ in range(2))
+    ours = Modified("gaussian_noise", 4).apply(NoisyNetwork(linear()), batch, torch.zeros(40), one)
+    expected = modify(batch, "gaussian_noise", strength=4, generator=other)
     assert torch.equal(ours, expected)
 
 
@@ -326,7 +336,7 @@ def test_one_seed_gives_the_interval_of_a_proportion() -> None:
 
 
 def test_seeds_that_differ_widen_the_interval_that_stimuli_alone_would_give() -> None:
-    """One of two seeds always right, the other always wrong: 0, ½ or 1 of a resample is right, each quarter or half."""
+    """One of two seeds always right, the other always wrong: a resample is right in 0, ½ or 1 of its cases."""
     values = np.zeros((2, 1, 1, 50), bool)
     values[0] = True
     summary = summarise(xr.DataArray(values, dims=("seed", "noise", "condition", "stimulus")), rng=0)
@@ -388,3 +398,8 @@ def test_on_a_gpu_the_images_and_the_correctness_are_the_same() -> None:
     assert (on_cpu == on_gpu).mean() > 0.95
     noisy = NoisyNetwork(linear().cuda(), {"2": Diagonal.isotropic(3)})
     assert evaluate(noisy, images, labels, conditions, rng=0).shape == (3, 40)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a model in eval mode, got training mode"):
+        evaluate(NoisyNetwork(linear().train()), *data(), [Clean()], rng=0)

@@ -103,13 +103,13 @@ def _sections(
 ) -> Iterator[tuple[str, str, str, Figure | None, pd.DataFrame | None]]:
     """File name, heading, text, figure and table of each part of the page."""
     cortex = _cortex(inputs)
-    n_units = results.comparison["n_units"].values
+    n_units = " or ".join(map(str, np.unique(results.comparison["n_units"])))
     yield "summary", "In short", "\n\n".join(summary(inputs, results)), None, None
     yield (
         "statistics",
         "Cortex beside the network",
         f"""The same statistics for {cortex} and for layers of EfficientNet-Lite0 (ImageNet weights) on the same
-        {scale.n_stimuli} images; {n_units.min()}–{n_units.max()} units each. Cortical repeats are presentations; the
+        {scale.n_stimuli} images; {n_units} units each. Cortical repeats are presentations; the
         network's are the clean image and six modified ones (each one's mean shift taken off), so its “noise” is how its
         response to an image changes with the image, not randomness.
         Intervals: {results.comparison.attrs["interval"]}.""",
@@ -120,7 +120,7 @@ def _sections(
         "spectra",
         "Signal spectra",
         f"""Cross-validated eigenspectra (cvPCA: Stringer et al. 2019, doi:10.1038/s41586-019-1346-5), fitted over ranks
-        {RANKS[0]}–{RANKS[1]}. With {n_units.min()} units this window says little about an asymptotic exponent; it
+        {RANKS[0]}–{RANKS[1]}. With {n_units} units this window says little about an asymptotic exponent; it
         serves to compare these systems with each other only.""",
         _spectra_figure(results),
         None,
@@ -170,7 +170,7 @@ def summary(inputs: Inputs, results: Results) -> list[str]:
         f"{_value(table, 'effective_dimensionality', last)} of {int(table['n_units'].sel(system=cortex))} units."
     ]
     for noise, name in (
-        ("v4", f"{_cortex(inputs)}-derived noise"),
+        ("v4", f"Noise derived from {_cortex(inputs)}"),
         ("pgd", "Noise from its own PGD responses"),
     ):
         attacked = _select(results.accuracy, noise, "pgd", EPSILON)
