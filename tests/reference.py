@@ -37,6 +37,20 @@ def simulate(
     return responses(values)
 
 
+def recording(
+    kind: str, *, n_units: int = 8, n_stimuli: int = 15, n_repeats: int = 6, least_repeats: int | None = 2
+) -> xr.DataArray:
+    """Responses with `noise_matrix(kind)` and `signal_matrix`."""
+    return simulate(
+        signal=signal_matrix(n_units),
+        noise=noise_matrix(kind, n_units),
+        n_stimuli=n_stimuli,
+        n_repeats=n_repeats,
+        least_repeats=least_repeats,
+        seed=7,
+    )
+
+
 def responses(values: np.ndarray, *, units: str = "arbitrary") -> xr.DataArray:
     """An array as responses, with stimuli named s0, s1, ….  Written without `neurovar` on purpose."""
     ids = [f"s{i}" for i in range(len(values))]
@@ -138,8 +152,8 @@ def public_cvpca(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """What the public code of Stringer et al. 2019 computes from two repeats (stimulus, unit).
 
     Stimuli are the variables of its PCA and units the observations. So it takes off every stimulus's mean over units,
-    and its result is a sum over stimuli, divided by nothing. (It asks for as many axes as stimuli, as it has more units;
-    for fewer units, ask for no more than those.)
+    and its result is a sum over stimuli, divided by nothing. (It asks for one axis a stimulus; as its PCA refuses that
+    for fewer units than stimuli, then one a unit.)
     """
     fitted = PCA(n_components=min(1024, *first.shape)).fit(first.T)
     unit_axes = first.T @ (fitted.components_.T / fitted.singular_values_)

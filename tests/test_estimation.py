@@ -5,38 +5,24 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import reference
-import torch
 import xarray as xr
-from sklearn.decomposition import PCA, FactorAnalysis
 
 from neurovar import estimation, responses
-from neurovar.covariance import Dense, Diagonal, LowRankPlusDiagonal
 
 KINDS = ["isotropic", "structured"]
 PADDING = [None, 2]
 N_UNITS = 8
 
 
-def recording(kind: str, *, least_repeats: int | None = 2, n_stimuli: int = 15, n_repeats: int = 6) -> xr.DataArray:
-    return reference.simulate(
-        signal=reference.signal_matrix(N_UNITS),
-        noise=reference.noise_matrix(kind, N_UNITS),
-        n_stimuli=n_stimuli,
-        n_repeats=n_repeats,
-        least_repeats=least_repeats,
-        seed=7,
-    )
-
-
 def spike_counts(least_repeats: int | None = 1) -> xr.DataArray:
-    da = recording("structured", least_repeats=least_repeats)
+    da = reference.recording("structured", least_repeats=least_repeats)
     return reference.responses(np.floor(np.exp(da.values / 2)), units="spike count")
 
 
 @pytest.fixture(params=KINDS)
 def small(request: pytest.FixtureRequest) -> xr.DataArray:
     """Unequal repeats, and some stimuli shown once."""
-    return recording(request.param, least_repeats=1)
+    return reference.recording(request.param, least_repeats=1)
 
 
 # References
@@ -66,7 +52,7 @@ def test_noise_correlation_where_units_are_silent_for_some_stimuli() -> None:
 
 def test_a_constant_within_a_stimulus_is_no_noise() -> None:
     """0.1 three times has a mean of 0.10000000000000002; the rounding must not be z-scored into noise."""
-    values = recording("structured", least_repeats=None, n_repeats=3).values
+    values = reference.recording("structured", least_repeats=None, n_repeats=3).values
     values[:7, :, 0], values[:7, :, 1] = 0.1, 0.7
     got = estimation.noise_correlation(reference.responses(values)).values
     np.testing.assert_allclose(got, reference.zscored_noise_correlation(values), atol=1e-10)
@@ -76,7 +62,7 @@ def test_a_constant_within_a_stimulus_is_no_noise() -> None:
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_pair_that_never_varies_together_is_undefined() -> None:
-    values = recording("isotropic", least_repeats=None).values
+    values = reference.recording("isotropic", least_repeats=None).values
     values[:7, :, 0], values[7:, :, 1] = 0.1, 0.1
     got = estimation.noise_correlation(reference.responses(values)).values
     np.testing.assert_allclose(got, reference.zscored_noise_correlation(values), atol=1e-10)
@@ -88,6 +74,8 @@ def test_signal_correlation_and_reliability_are_the_loops(small: xr.DataArray, n
     rng = np.random.default_rng(5)
     halves = [tuple(half.values for half in responses.split(small, rng=rng)) for _ in range(n_splits)]
     covariance = np.mean([reference.cross_covariance(*pair) for pair in halves], axis=0)
+    kernel = estimation.signal_covariance_kernel(small.values, n_splits, np.random.default_rng(5))
+    np.testing.assert_allclose(kernel, covariance, atol=1e-10)
     tuned = np.flatnonzero(np.diag(covariance) > 0)
     assert len(tuned) >= 7
     got = estimation.signal_correlation(small, n_splits=n_splits, rng=5).values
@@ -100,7 +88,7 @@ def test_signal_correlation_and_reliability_are_the_loops(small: xr.DataArray, n
 
 def test_a_unit_without_signal_has_no_signal_correlation() -> None:
     """Opposite responses to the two repeats give a negative signal variance."""
-    da = recording("isotropic", least_repeats=None, n_repeats=12)
+    da = reference.recording("isotropic", least_repeats=None, n_repeats=12)
     da.values[..., 4] = np.arange(15)[:, None] * np.repeat([1, -1], 6)
     got = estimation.signal_correlation(da, rng=0).values
     assert np.isnan(got[4]).all() and np.isnan(got[:, 4]).all()
@@ -138,7 +126,7 @@ def test_effective_dimensionality_from_eigenvalues(small: xr.DataArray) -> None:
 def test_noise_is_recovered(kind: str, least_repeats: int | None) -> None:
     """Every entry of the covariance within 4.5 standard errors; of the correlation, within 4.5/√dof."""
     truth = reference.noise_matrix(kind, N_UNITS)
-    da = recording(kind, least_repeats=least_repeats, n_stimuli=600)
+    da = reference.recording(kind, least_repeats=least_repeats, n_stimuli=600)
     covariance = estimation.noise_covariance(da)
     z = reference.covariance_z_scores(covariance.values, truth, covariance.attrs["dof"])
     assert np.abs(z).max() < 4.5
@@ -152,7 +140,7 @@ def test_noise_is_recovered(kind: str, least_repeats: int | None) -> None:
 def test_zscored_noise_correlation_is_recovered_with_many_repeats(kind: str, least_repeats: int | None) -> None:
     """Within the sampling error, 4.5/√dof, and the stated bias, at most ρ/(2·15) with 16 to 20 repeats."""
     truth = reference.correlation(reference.noise_matrix(kind, N_UNITS))
-    da = recording(kind, least_repeats=least_repeats, n_stimuli=200, n_repeats=20)
+    da = reference.recording(kind, least_repeats=least_repeats, n_stimuli=200, n_repeats=20)
     error = np.abs(estimation.noise_correlation(da).values - truth)
     assert (error < 4.5 / np.sqrt(200 * 17) + np.abs(truth) * (1 - truth**2) / 30).all()
 
@@ -170,7 +158,7 @@ def test_zscoring_keeps_stimuli_of_large_variance_from_dominating() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_signal_correlation_is_recovered(kind: str, least_repeats: int | None) -> None:
     truth = reference.correlation(reference.signal_matrix(N_UNITS))
-    da = recording(kind, least_repeats=least_repeats, n_stimuli=3000)
+    da = reference.recording(kind, least_repeats=least_repeats, n_stimuli=3000)
     got = estimation.signal_correlation(da, n_splits=5, rng=0).values
     assert np.abs(got - truth).max() < 0.1
 
@@ -189,7 +177,7 @@ def test_signal_correlation_is_free_of_noise_correlation() -> None:
 def test_reliability_is_recovered(kind: str, least_repeats: int | None) -> None:
     """r of the halves is s / (s + c·E[1/half]), s the signal's and c the noise's variance; then Spearman–Brown."""
     signal, noise = (np.diag(m) for m in (reference.signal_matrix(N_UNITS), reference.noise_matrix(kind, N_UNITS)))
-    da = recording(kind, least_repeats=least_repeats, n_stimuli=2000)
+    da = reference.recording(kind, least_repeats=least_repeats, n_stimuli=2000)
     halves = np.array([len(repeats) // 2 for repeats in reference.trials(da.values)])
     r = signal / (signal + noise * (1 / halves).mean())
     got = estimation.reliability(da, n_splits=5, rng=0).values
@@ -197,7 +185,7 @@ def test_reliability_is_recovered(kind: str, least_repeats: int | None) -> None:
 
 
 def test_reliability_is_the_correlation_with_as_many_new_repeats() -> None:
-    da = recording("structured", least_repeats=None, n_stimuli=3000, n_repeats=8)
+    da = reference.recording("structured", least_repeats=None, n_stimuli=3000, n_repeats=8)
     old, new = da.isel(repeat=slice(4)), da.isel(repeat=slice(4, 8))
     means = old.values.mean(axis=1), new.values.mean(axis=1)
     expected = [np.corrcoef(means[0][:, unit], means[1][:, unit])[0, 1] for unit in range(N_UNITS)]
@@ -278,7 +266,7 @@ def test_bias_of_effective_dimensionality(n_units: int, n_stimuli: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_effective_dimensionality_is_recovered_with_many_trials(kind: str) -> None:
     expected = reference.effective_dimensionality(reference.noise_matrix(kind, N_UNITS))
-    da = recording(kind, least_repeats=3, n_stimuli=2000)
+    da = reference.recording(kind, least_repeats=3, n_stimuli=2000)
     assert estimation.effective_dimensionality(da) == pytest.approx(expected, rel=0.03)
 
 
@@ -291,87 +279,10 @@ def test_noise_that_differs_between_stimuli_is_averaged_by_degrees_of_freedom() 
     np.testing.assert_allclose(got, (9 * 5 + 1 * 1) / 6, rtol=0.06)
 
 
-# Fitted structures
-
-
-@pytest.mark.parametrize("least_repeats", PADDING)
-@pytest.mark.parametrize("kind", KINDS)
-def test_fitted_structures(kind: str, least_repeats: int | None) -> None:
-    """In float32: to 1e-5 of the largest variance."""
-    da = recording(kind, least_repeats=least_repeats, n_stimuli=60)
-    expected, dof = reference.noise_covariance(da.values)
-    close = {"atol": 1e-5 * expected.max()}
-    dense, diagonal = (estimation.fit_covariance(da, kind=kind) for kind in ("dense", "diagonal"))
-    assert isinstance(dense, Dense) and isinstance(diagonal, Diagonal)
-    np.testing.assert_allclose(dense.to_dense().numpy(), expected, **close)
-    np.testing.assert_allclose(diagonal.to_dense().numpy(), np.diag(np.diag(expected)), **close)
-
-    low_rank = estimation.fit_covariance(da, kind="low_rank", rank=3)
-    assert isinstance(low_rank, LowRankPlusDiagonal) and low_rank.rank == 3
-    np.testing.assert_allclose(low_rank.diagonal().numpy(), np.diag(expected), **close)
-    noise = np.concatenate([repeats - repeats.mean(axis=0) for repeats in reference.trials(da.values)])
-    fitted = PCA(3).fit(noise)
-    variance = fitted.explained_variance_ * (len(noise) - 1) / dof
-    leading = (fitted.components_.T * variance) @ fitted.components_
-    np.testing.assert_allclose((low_rank.factors @ low_rank.factors.T).numpy(), leading, **close)
-
-
-def test_low_rank_noise_is_recovered_as_by_factor_analysis() -> None:
-    """40 units with two factors: both within 10 % of the true matrix, and of one another."""
-    truth = reference.noise_matrix("structured", 40)
-    da = reference.simulate(signal=np.eye(40), noise=truth, n_stimuli=300, n_repeats=8, least_repeats=5, seed=1)
-    got = estimation.fit_covariance(da, kind="low_rank", rank=2).to_dense().double().numpy()
-    noise = np.concatenate([repeats - repeats.mean(axis=0) for repeats in reference.trials(da.values)])
-    dof = estimation.noise_covariance(da).attrs["dof"]
-    analysed = FactorAnalysis(2).fit(noise).get_covariance() * len(noise) / dof
-    size = np.linalg.norm(truth)
-    assert np.linalg.norm(got - truth) < 0.1 * size
-    assert np.linalg.norm(analysed - truth) < 0.1 * size
-    assert np.linalg.norm(got - analysed) < 0.1 * size
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("ridge", [0.0, 0.3])
-@pytest.mark.parametrize("shape", [(7,), (2, 2, 3)])
-def test_deviation_covariance_is_numpy_cov(shape: tuple[int, ...], ridge: float, dtype: type) -> None:
-    rng = np.random.default_rng(0)
-    clean = rng.normal(size=(50, *shape)).astype(dtype)
-    modified = clean * rng.uniform(0.5, 2, size=shape).astype(dtype) + 3  # a mean shift, which is no noise
-    n = int(np.prod(shape))
-    expected = np.cov((modified - clean).reshape(50, n).astype(float).T) + ridge * np.eye(n)
-    pair = torch.from_numpy(clean), torch.from_numpy(modified)
-    dense = estimation.deviation_covariance(*pair, kind="dense", ridge=ridge)
-    np.testing.assert_allclose(dense.to_dense().numpy(), expected, atol=1e-5)
-    diagonal = estimation.deviation_covariance(*pair, kind="diagonal", ridge=ridge)
-    np.testing.assert_allclose(diagonal.to_dense().numpy(), np.diag(np.diag(expected)), atol=1e-5)
-    low_rank = estimation.deviation_covariance(*pair, kind="low_rank", rank=2, ridge=ridge)
-    np.testing.assert_allclose(low_rank.diagonal().numpy(), np.diag(expected), atol=1e-5)
-    values, vectors = np.linalg.eigh(expected - ridge * np.eye(n))
-    leading = (vectors[:, -2:] * values[-2:]) @ vectors[:, -2:].T
-    factors = low_rank.factors.numpy()
-    np.testing.assert_allclose(factors @ factors.T, leading, atol=1e-4)
-
-
-@pytest.mark.parametrize("repeated", [1, 10])
-def test_low_rank_noise_of_fewer_trials_than_units(repeated: int) -> None:
-    """Deviations that cancel exactly over stimuli: a vector of ones is no start for Lanczos iterations."""
-    modified = torch.tensor([[1.0, 0, 0, 0, 2], [-1, 0, 0, 0, -2], [0, 1, 0, 0, 0], [0, -1, 0, 0, 0]])
-    modified = modified.repeat(1, repeated)
-    got = estimation.deviation_covariance(torch.zeros_like(modified), modified, kind="low_rank", rank=1)
-    expected = np.linalg.eigvalsh(np.cov(modified.numpy().T))[-1]
-    assert float(got.factors.square().sum()) == pytest.approx(expected, rel=1e-5)
-
-
-def test_fits_do_not_change_between_runs() -> None:
-    da = recording("structured")
-    first, second = (estimation.fit_covariance(da, kind="low_rank", rank=2) for _ in range(2))
-    assert torch.equal(first.factors, second.factors)
-
-
 # Bad input
 
-ONCE = recording("isotropic", n_repeats=1, least_repeats=None)
-TWICE = recording("isotropic", n_repeats=2, least_repeats=None)
+ONCE = reference.recording("isotropic", n_repeats=1, least_repeats=None)
+TWICE = reference.recording("isotropic", n_repeats=2, least_repeats=None)
 SPLITTERS = [estimation.signal_correlation, estimation.reliability]
 NEED_REPEATS: list[Callable[[xr.DataArray], object]] = [
     estimation.noise_covariance,
@@ -403,7 +314,7 @@ def test_zscoring_needs_three_repeats() -> None:
 
 @pytest.mark.parametrize("zscore", [True, False])
 def test_units_without_noise_have_no_correlation(zscore: bool) -> None:
-    da = recording("isotropic")
+    da = reference.recording("isotropic")
     da.values[..., [2, 5]] = np.where(np.isnan(da.values[..., [2, 5]]), np.nan, 0.1)
     expected = r"got 2 with zero noise variance \(positions \[2, 5\]\); responses.drop_constant removes them"
     with pytest.raises(ValueError, match=expected):
@@ -436,31 +347,6 @@ def test_fano_factor_wants_counts() -> None:
 def test_no_noise_at_all() -> None:
     with pytest.raises(ValueError, match="expected units that vary between repeats, got none among 3"):
         estimation.effective_dimensionality(reference.responses(np.ones((2, 2, 3))))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kind": "sparse"}, "expected kind 'dense', 'diagonal' or 'low_rank', got 'sparse'"),
-        (
-            {"kind": "low_rank"},
-            "expected a rank for kind 'low_rank' and none for others, got kind 'low_rank', rank None",
-        ),
-        ({"kind": "dense", "rank": 2}, "none for others, got kind 'dense', rank 2"),
-        ({"kind": "low_rank", "rank": 0}, "expected a rank from 1 to 7, got 0"),
-        ({"kind": "low_rank", "rank": 8}, "expected a rank from 1 to 7, got 8"),
-    ],
-)
-def test_bad_structures(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        estimation.fit_covariance(TWICE, **options)
-
-
-def test_bad_deviations() -> None:
-    with pytest.raises(ValueError, match=r"expected responses of one shape, got \(3, 2\) and \(3, 4\)"):
-        estimation.deviation_covariance(torch.ones(3, 2), torch.ones(3, 4), kind="dense")
-    with pytest.raises(ValueError, match="expected at least 2 stimuli, got 1"):
-        estimation.deviation_covariance(torch.ones(1, 2), torch.ones(1, 2), kind="dense")
 
 
 # A real recording: session 210325, against the published checks on the importer

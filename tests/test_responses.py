@@ -231,6 +231,14 @@ def test_a_table_with_multi_indexes_as_brainio_has_it() -> None:
     assert da.neuroid_id.values.tolist() == [5, 6, 7]
 
 
+def test_repeats_keep_the_order_of_presentation_in_a_long_table() -> None:
+    ids = np.random.default_rng(0).integers(5, size=400)
+    da = responses.from_presentations(table(ids.tolist()))
+    for stimulus in da.stimulus.values:
+        order = da.presentation.sel(stimulus=stimulus).values
+        assert order[order >= 0].tolist() == np.flatnonzero(ids == stimulus).tolist()
+
+
 def test_a_table_of_integers_and_another_name() -> None:
     assembly = (table(IDS) * 10).astype(np.int16).rename(stimulus_id="image")
     da = responses.from_presentations(assembly, stimulus="image")
