@@ -147,7 +147,7 @@ def _target_signal_correlation(target: xr.DataArray, rng: np.random.Generator) -
     return np.clip(np.nan_to_num(signal), -1, 1)
 
 
-def nearest_correlation(matrix: np.ndarray, *, tolerance: float = 1e-7, max_iterations: int = 200) -> np.ndarray:
+def nearest_correlation(matrix: np.ndarray, *, tolerance: float = 1e-7, max_iterations: int = 1000) -> np.ndarray:
     """The correlation matrix nearest to a symmetric `matrix` in the Frobenius norm.
 
     Higham's alternating projections with Dykstra's correction; a matrix that is one already is returned as it is.
