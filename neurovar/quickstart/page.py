@@ -180,10 +180,14 @@ def summary(inputs: Inputs, results: Results) -> list[str]:
             verdict = "higher than with"
         elif gain["high"] < 0:
             verdict = "lower than with"
+        controls = " and ".join(
+            f"{control} {float(_select(results.accuracy, f'{noise}_{control}', 'pgd', EPSILON)['accuracy']):.2f}"
+            for control in ("diagonal", "rotated")
+        )
         lines.append(
             f"{name}: accuracy {_triple(attacked, 'accuracy')} under noise-aware PGD (ε = {EPSILON:g}), {verdict} "
-            f"isotropic noise of the same trace (difference {_triple(gain, 'difference', signed=True)}); "
-            f"clean accuracy {_triple(_select(results.accuracy, noise, 'clean', 0), 'accuracy')}."
+            f"isotropic noise of the same trace (difference {_triple(gain, 'difference', signed=True)}; its controls: "
+            f"{controls}); clean accuracy {_triple(_select(results.accuracy, noise, 'clean', 0), 'accuracy')}."
         )
     none = _triple(_select(results.accuracy, "none", "pgd", EPSILON), "accuracy")
     clean = _triple(_select(results.accuracy, "none", "clean", 0), "accuracy")
