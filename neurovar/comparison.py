@@ -45,7 +45,9 @@ def compare(
 
     Returns
     -------
-    Dataset: `estimate`, `low`, `high`, `reason` (statistic, system); `spectrum` (system, rank); the sizes (system)
+    Dataset: `estimate`, `low`, `high`, `reason`, `n_replicates` (statistic, system); `spectrum` (system, rank); the
+    sizes (system). `n_replicates` counts the bootstrap samples behind an interval: one whose window holds a variance
+    that is not positive has no exponent.
 
     Raises
     ------
@@ -101,9 +103,11 @@ def _column(
     replicates = Parallel(n_jobs=n_jobs)(
         delayed(_replicate)(system.values, defined, ranks, n_splits, replicate_rng) for replicate_rng in replicate_rngs
     )
-    error = np.full(len(STATISTICS), np.nan)
-    # A replicate's window may hold a variance that is not positive; the interval then rests on the others.
-    error[[STATISTICS.index(name) for name in defined]] = np.nanstd(np.array(replicates), axis=0, ddof=1)
+    error, n_replicates = np.full(len(STATISTICS), np.nan), np.zeros(len(STATISTICS), dtype=int)
+    for name, values in zip(defined, np.array(replicates).T):
+        finite = values[np.isfinite(values)]
+        n_replicates[STATISTICS.index(name)] = len(finite)
+        error[STATISTICS.index(name)] = finite.std(ddof=1) if len(finite) > 1 else np.nan
     estimate = np.array(estimates)
     return xr.Dataset(
         {
@@ -111,6 +115,7 @@ def _column(
             "low": ("statistic", estimate - 1.96 * error),
             "high": ("statistic", estimate + 1.96 * error),
             "reason": ("statistic", np.array(reasons, dtype=object)),
+            "n_replicates": ("statistic", n_replicates),
             "spectrum": spectrum,
             "n_units": system.sizes["unit"],
             "n_stimuli": system.sizes["stimulus"],

@@ -71,6 +71,17 @@ def test_intervals_are_symmetric_and_have_width(table: xr.Dataset) -> None:
     np.testing.assert_allclose(((table.high + table.low) / 2).values[defined], table.estimate.values[defined])
 
 
+def test_the_bootstrap_samples_behind_an_interval_are_counted(table: xr.Dataset) -> None:
+    assert value(table, "n_replicates", "noise_correlation", "V4") == 20
+    assert value(table, "n_replicates", "fano_factor", "layer") == 0
+    weak = simulation.population(n_stimuli=15, n_repeats=4, n_units=8, exponent=2, rng=0)
+    few = compare({"weak": weak}, ranks=(1, 4), n_bootstrap=20, n_splits=1, rng=0)
+    samples = value(few, "n_replicates", "exponent", "weak")
+    assert value(few, "reason", "exponent", "weak") == ""
+    assert 1 < samples < 20
+    assert value(few, "low", "exponent", "weak") < value(few, "high", "exponent", "weak")
+
+
 def test_a_fano_factor_without_counts_is_undefined_and_says_why(table: xr.Dataset) -> None:
     for name in ("estimate", "low", "high"):
         assert np.isnan(value(table, name, "fano_factor", "layer"))

@@ -98,13 +98,20 @@ def _datasets(results: Results) -> Mapping[str, xr.Dataset]:
     }
 
 
-def _sections(
-    inputs: Inputs, results: Results, scale: Scale
-) -> Iterator[tuple[str, str, str, Figure | None, pd.DataFrame | None]]:
-    """File name, heading, text, figure and table of each part of the page."""
+Part = tuple[str, str, str, Figure | None, pd.DataFrame | None]
+"""File name, heading, text, figure and table of a part of the page."""
+
+
+def _sections(inputs: Inputs, results: Results, scale: Scale) -> Iterator[Part]:
+    yield "summary", "In short", "\n\n".join(summary(inputs, results)), None, None
+    yield from _measured(inputs, results, scale)
+    yield from _tested(inputs, results, scale)
+
+
+def _measured(inputs: Inputs, results: Results, scale: Scale) -> Iterator[Part]:
+    """Cortex beside network, and the structure that is moved."""
     cortex = _cortex(inputs)
     n_units = " or ".join(map(str, np.unique(results.comparison["n_units"])))
-    yield "summary", "In short", "\n\n".join(summary(inputs, results)), None, None
     yield (
         "statistics",
         "Cortex beside the network",
@@ -135,6 +142,10 @@ def _sections(
         _structure_figure(results),
         None,
     )
+
+
+def _tested(inputs: Inputs, results: Results, scale: Scale) -> Iterator[Part]:
+    """The small network under each noise."""
     yield (
         "robustness",
         "Did it help?",
