@@ -46,7 +46,7 @@ clean:
 	@touch $@
 
 .venv-brainscore/.current: .venv-brainscore/bin/pip pyproject.toml constraints-brainscore.txt
-	.venv-brainscore/$(PIP_INSTALL) -e '.[brainscore,test]' -c constraints-brainscore.txt
+	.venv-brainscore/$(PIP_INSTALL) -e '.[brainscore,pretrained,test]' -c constraints-brainscore.txt
 	@touch $@
 
 .venv/bin/pip:
