@@ -128,7 +128,7 @@ def transplant_and_test(
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
     with _bar(progress, "Small network: training, and the noise to give it", len(seeds)) as advance:
         prepared = []
-        for each in _parallel(_prepare, [(training, rule, scale, s) for s in seeds], n_jobs):
+        for each in _parallel(_prepare, [(training, inputs.cortex_name, rule, scale, s) for s in seeds], n_jobs):
             prepared.append(each)
             advance(1)
     cells = [
@@ -147,7 +147,7 @@ def transplant_and_test(
 
 
 def _prepare(
-    training: xr.Dataset, rule: transplant.SignalRule, scale: Scale, seed: int
+    training: xr.Dataset, cortex: str, rule: transplant.SignalRule, scale: Scale, seed: int
 ) -> tuple[nn.Sequential, dict[str, Covariance | None]]:
     """A trained network, and the noises for it: none, isotropic, and each source with its controls, at one trace."""
     images, labels = _tensors(training)
@@ -158,7 +158,7 @@ def _prepare(
         ).requires_grad_(False)
         sources = {
             "pgd": _pgd_noise(network, images[: scale.n_attacked], labels[: scale.n_attacked], scale, generator),
-            "v4": _cortical_noise(network, training["images"][: scale.n_attacked], rule, scale, seed),
+            cortex.lower(): _cortical_noise(network, training["images"][: scale.n_attacked], rule, scale, seed),
         }
         noises: dict[str, Covariance | None] = {"none": None}
         for name, source in sources.items():

@@ -181,7 +181,7 @@ def summary(inputs: Inputs, results: Results) -> list[str]:
         f"{_value(table, 'effective_dimensionality', last)} of {int(table['n_units'].sel(system=cortex))} units."
     ]
     for noise, name in (
-        ("v4", f"Noise derived from {_cortex(inputs)}"),
+        (inputs.cortex_name.lower(), f"Noise derived from {_cortex(inputs)}"),
         ("pgd", "Noise from its own PGD responses"),
     ):
         attacked = _select(results.accuracy, noise, "pgd", EPSILON)
