@@ -74,6 +74,26 @@ def test_the_number_of_workers_changes_nothing(report: Path, tmp_path: Path) -> 
         xr.testing.assert_equal(first, second)
 
 
+@pytest.mark.slow
+def test_the_table_says_what_was_dropped_and_compares_equal_numbers(report: Path) -> None:
+    table = xr.load_dataset(report / "comparison.nc", engine="h5netcdf")
+    assert table["n_units"].values.tolist() == [50] * 6
+    assert table.attrs["constant_units_dropped"].startswith("simulated: 0, blocks.0: ")
+
+
+def test_a_layer_gives_a_sample_of_all_its_units_that_vary() -> None:
+    values = np.random.default_rng(0).standard_normal((5, 3, 200))
+    values[:, :, ::2] = 1
+    layer = xr.DataArray(
+        values, dims=("stimulus", "repeat", "unit"), coords={"stimulus": range(5), "channel": ("unit", np.arange(200))}
+    )
+    kept = compute._varying_units(layer, np.random.default_rng(1))
+    assert kept.sizes["unit"] == 50
+    assert (kept["channel"].values % 2 == 1).all()
+    assert kept["channel"].values.max() > 150
+    assert kept.attrs["dropped_units"] == list(range(0, 200, 2))
+
+
 def test_an_error_while_writing_leaves_the_old_report(tmp_path: Path) -> None:
     output = tmp_path / "report"
     output.mkdir()

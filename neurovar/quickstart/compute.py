@@ -71,6 +71,9 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
             systems, ranks=RANKS, n_bootstrap=scale.n_bootstrap, n_splits=5, rng=seed, n_jobs=n_jobs, advance=advance
         )
         rule = transplant.fit_signal_rule(inputs.cortex, rng=seed)
+    table.attrs["constant_units_dropped"] = ", ".join(
+        f"{name}: {len(system.attrs.get('dropped_units', ()))}" for name, system in systems.items()
+    )
     correct = transplant_and_test(inputs, rule, scale=scale, seed=seed, n_jobs=n_jobs, progress=progress)
     return Results(
         comparison=table,
@@ -105,10 +108,19 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
             rng=seed,
             advance=advance,
         )
-    layers = {name: recorded.isel(unit=recorded["layer"].values == name) for name in LAYERS}
-    varying = {name: drop_constant(center_repeats(layer)).isel(unit=slice(N_UNITS)) for name, layer in layers.items()}
-    names = [inputs.cortex_name, *(name.removeprefix("network._") for name in varying)]
-    return dict(zip(names, align(cortex, *varying.values())))
+    rng = np.random.default_rng(seed)
+    layers = {
+        name.removeprefix("network._"): _varying_units(recorded.isel(unit=recorded["layer"].values == name), rng)
+        for name in LAYERS
+    }
+    return dict(zip([inputs.cortex_name, *layers], align(cortex, *layers.values())))
+
+
+def _varying_units(layer: xr.DataArray, rng: np.random.Generator) -> xr.DataArray:
+    """As many units as the recording has, drawn from those that vary between repeats."""
+    varying = drop_constant(center_repeats(layer))
+    n_units = min(N_UNITS, varying.sizes["unit"])
+    return varying.isel(unit=np.sort(rng.choice(varying.sizes["unit"], n_units, replace=False)))
 
 
 def _unmodified(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from neurovar import plotting, report
 from neurovar._provenance import provenance
 from neurovar.quickstart.compute import EPSILON, RANKS, TRACE_PER_UNIT, Results, Scale
-from neurovar.quickstart.inputs import Inputs
+from neurovar.quickstart.inputs import N_UNITS, Inputs
 
 LABELS = {
     "noise_correlation": "noise correlation (mean over pairs)",
@@ -116,7 +116,8 @@ def _measured(inputs: Inputs, results: Results, scale: Scale) -> Iterator[Part]:
         "statistics",
         "Cortex beside the network",
         f"""The same statistics for {cortex} and for layers of EfficientNet-Lite0 (ImageNet weights) on the same
-        {scale.n_stimuli} images; {n_units} units each. Cortical repeats are presentations; the
+        {scale.n_stimuli} images; {n_units} units each, a layer's drawn from {4 * N_UNITS} without those that never vary
+        ({results.comparison.attrs["constant_units_dropped"]}). Cortical repeats are presentations; the
         network's are the clean image and six modified ones (each one's mean shift taken off), so its “noise” is how its
         response to an image changes with the image, not randomness.
         Intervals: {results.comparison.attrs["interval"]}.""",
