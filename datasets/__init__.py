@@ -10,11 +10,30 @@ from types import ModuleType
 if __name__ == "datasets":
     raise ImportError("this folder is imported as 'neurovar_datasets' (pip install -e .), never as 'datasets'")
 
-from ._files import CorruptDataError, DataUnavailableError
+from ._source import CorruptDataError, DataUnavailableError, Source
 
-_MODULES = ("cowley2023_v4", "digits", "fashion_mnist")
+_MODULES = (
+    "allen_visual_coding",
+    "arrays",
+    "brainio",
+    "cadena2019_v1",
+    "cowley2023_v4",
+    "digits",
+    "ecker2010_v1",
+    "fashion_mnist",
+    "gokcen2023_v1v2",
+    "kohn_pvc11",
+    "semedo2019_v1v2",
+    "sensorium2022",
+    "stringer2019_v1",
+)
 
-__all__ = ["CorruptDataError", "DataUnavailableError", *_MODULES]
+__all__ = ["CorruptDataError", "DataUnavailableError", "Source", "sources", *_MODULES]
+
+
+def sources() -> dict[str, Source]:
+    """Every public source by the name of its module; `arrays` is none, it reads a user's own files."""
+    return {name: import_module(f"{__name__}.{name}").SOURCE for name in _MODULES if name != "arrays"}
 
 
 def __getattr__(name: str) -> ModuleType:

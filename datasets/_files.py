@@ -1,96 +1,16 @@
-"""Declare the files of a source, find them on this machine or download them, and check what was found."""
+"""Find the files of a source on this machine or download them, and check what was found."""
 
 import gzip
 import hashlib
-import io
 import os
-import queue
-import tempfile
-import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+
+from ._source import AnyPath, CorruptDataError, DataUnavailableError, File
 
 OFFLINE_TIMEOUT = 4.0
-STALL_TIMEOUT = 30.0
 BLOCK = 1 << 16
-
-Value = TypeVar("Value")
-AnyPath = str | os.PathLike[str]
-
-
-class DataUnavailableError(ValueError):
-    """A file is nowhere on this machine and cannot be downloaded."""
-
-
-class CorruptDataError(ValueError):
-    """A file is there, but not what was declared: another hash, truncated, of the wrong form."""
-
-
-@dataclass(frozen=True)
-class File:
-    """One file: where it is below a data folder, its public address, and its content.
-
-    `size` in bytes and `sha256` are those of the content. Of a path that ends in `.gz` the content is what is inside:
-    packages compress the same content again, and no two gzip files need be alike.
-    """
-
-    path: str
-    url: str
-    sha256: str
-    size: int
-
-    @property
-    def name(self) -> str:
-        return Path(self.path).name
-
-    @property
-    def compressed(self) -> bool:
-        return self.path.endswith(".gz")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where data come from, how to cite them, under which licence, and in which units they are."""
-
-    name: str
-    title: str
-    doi: str
-    citation: str
-    license: str
-    license_url: str
-    units: str
-    files: tuple[File, ...] = ()
-
-    def attrs(self, *used: File) -> dict[str, str]:
-        """The attributes of an array that was made from the files `used`."""
-        attrs = {
-            "units": self.units,
-            "source": self.name,
-            "title": self.title,
-            "doi": self.doi,
-            "citation": self.citation,
-            "license": self.license,
-            "license_url": self.license_url,
-        }
-        return attrs | ({"sha256": " ".join(file.sha256 for file in used)} if used else {})
-
-
-def choose(name: str, options: Mapping[str, Value], *, kind: str) -> Value:
-    """The option of that name, or a ValueError that lists the known ones.
-
-    >>> choose("val", {"train": 0, "test": 1}, kind="split")
-    Traceback (most recent call last):
-    ...
-    ValueError: expected the split to be one of 'train', 'test', got 'val'
-    """
-    if name not in options:
-        known = ", ".join(map(repr, options))
-        raise ValueError(f"expected the {kind} to be one of {known}, got {name!r}")
-    return options[name]
 
 
 def find(
@@ -118,18 +38,35 @@ def find(
     """
     if path is not None:
         return _checked(_given(file, Path(path)), file)
-    places = [folder / file.path for folder in _data_folder()] + [Path(folder) / file.name for folder in folders]
+    places = _places(file, folders)
     for place in places:
         if place.is_file():
             return _checked(place, file)
     return _cached(file, places, offline_timeout)
 
 
+def locate(file: File, *, folders: Sequence[AnyPath] = ()) -> Path | None:
+    """Where `find` would find a copy without downloading one, unchecked; None where there is none."""
+    return next((place for place in [*_places(file, folders), cache_path(file)] if place.is_file()), None)
+
+
+def cache_path(file: File) -> Path:
+    """Where a download of `file` is kept."""
+    import pooch
+
+    return Path(pooch.os_cache("neurovar")) / file.path
+
+
 def _given(file: File, path: Path) -> Path:
-    copy = path / file.name if path.is_dir() else path
-    if not copy.is_file():
-        raise ValueError(f"expected a file {file.name} at the path given, found none at {copy}")
-    return copy
+    copies = [path / file.name, path / file.path] if path.is_dir() else [path]
+    for copy in copies:
+        if copy.is_file():
+            return copy
+    raise ValueError(f"expected a file {file.name} at the path given, found none at {copies[0]}")
+
+
+def _places(file: File, folders: Sequence[AnyPath]) -> list[Path]:
+    return [folder / file.path for folder in _data_folder()] + [Path(folder) / file.name for folder in folders]
 
 
 def _data_folder() -> list[Path]:
@@ -147,33 +84,57 @@ def _checked(path: Path, file: File) -> Path:
 
 
 def check(path: Path, file: File, *, name: str) -> None:
-    """Raise CorruptDataError, calling the copy `name`, unless the content of `path` is what `file` declares."""
-    expected = f"{name}: expected {file.size} bytes{' when unpacked' * file.compressed} with SHA-256 {file.sha256}"
+    """Raise CorruptDataError, calling the copy `name`, unless the content of `path` is what `file` declares.
+
+    A file without a published hash must have the hash that was recorded when it was downloaded, if it was.
+    """
+    wanted = file.hash or recorded_hash(path)
+    if not wanted and file.size is None:
+        return
+    expected = f"{name}: expected {_declared(file, wanted)}"
     try:
-        digest, size = _digest(path, file)
+        got, size = content_hash(path, file, wanted.partition(":")[0] or "sha256")
     except (OSError, EOFError, zlib.error) as error:
         raise CorruptDataError(f"{expected}, got a file that cannot be read to its end ({error})") from error
-    if size > file.size:
+    if file.size is not None and size > file.size:
         raise CorruptDataError(f"{expected}, got more bytes than that")
-    if digest != file.sha256:
-        truncated = f" (truncated? {file.size - size} bytes are missing)" if size < file.size else ""
-        raise CorruptDataError(f"{expected}, got {size} bytes with SHA-256 {digest}{truncated}")
+    if (wanted and got != wanted) or (file.size is not None and size < file.size):
+        missing = 0 if file.size is None else file.size - size
+        truncated = f" (truncated? {missing} bytes are missing)" if missing else ""
+        raise CorruptDataError(f"{expected}, got {size} bytes with hash {got}{truncated}")
 
 
-def _digest(path: Path, file: File) -> tuple[str, int]:
-    """SHA-256 and length of the content, read no further than just past the declared length."""
-    digest, size = hashlib.sha256(), 0
+def _declared(file: File, wanted: str) -> str:
+    size = "content" if file.size is None else f"{file.size} bytes{' when unpacked' * file.compressed}"
+    return size + (f" with hash {wanted}" if wanted else "")
+
+
+def content_hash(path: Path, file: File, algorithm: str) -> tuple[str, int]:
+    """Hash and length of the content, read no further than just past the declared length."""
+    digest, size = hashlib.new("sha1" if algorithm == "git" else algorithm), 0
+    if algorithm == "git":
+        digest.update(b"blob %d\0" % (file.size or 0))
     with gzip.open(path) if file.compressed else path.open("rb") as stream:
-        while size <= file.size and (block := stream.read(BLOCK)):
+        while (file.size is None or size <= file.size) and (block := stream.read(BLOCK)):
             digest.update(block)
             size += len(block)
-    return digest.hexdigest(), size
+    return f"{algorithm}:{digest.hexdigest()}", size
+
+
+def hash_record(path: Path) -> Path:
+    """The file beside a download in which its hash is recorded, where none is published."""
+    return path.with_name(f"{path.name}.hash")
+
+
+def recorded_hash(path: Path) -> str:
+    record = hash_record(path)
+    return record.read_text(encoding="ascii", errors="replace").strip() if record.is_file() else ""
 
 
 def _cached(file: File, places: Sequence[Path], offline_timeout: float) -> Path:
-    import pooch
+    from ._download import download
 
-    cached = Path(pooch.os_cache("neurovar")) / file.path
+    cached = cache_path(file)
     found = "nothing there"
     if cached.is_file():
         try:
@@ -181,80 +142,24 @@ def _cached(file: File, places: Sequence[Path], offline_timeout: float) -> Path:
         except CorruptDataError as error:
             found = str(error)
     try:
-        _download(file, cached, offline_timeout)
+        if file.by_hand:
+            raise FileNotFoundError(file.by_hand)
+        download(file, cached, offline_timeout)
     except OSError as error:
-        searched = "".join(f"\n  {place}: nothing there" for place in places)
-        raise DataUnavailableError(
-            f"expected {file.path} on this machine or from its address, got it from neither:{searched}\n"
-            f"  {cached}: {found}\n  {file.url}: {type(error).__name__}: {error}\n"
-            f"Connect to the internet, or set NEUROVAR_DATA=<folder that has {file.path}>."
-        ) from error
+        raise DataUnavailableError(_nowhere(file, [*places, cached], found, error)) from error
     return cached
 
 
-def _download(file: File, target: Path, offline_timeout: float) -> None:
-    """Download to a temporary folder beside `target`, check, and only then move into place."""
-    import pooch
-
-    _reach(file.url, offline_timeout)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    download = pooch.HTTPDownloader(chunk_size=BLOCK, timeout=(offline_timeout, STALL_TIMEOUT))
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
-        part = Path(folder) / target.name
-        with _progress(file) as advance, _Part(part, file, advance) as stream:
-            download(file.url, stream, None)
-        check(part, file, name=file.url)
-        part.replace(target)
-
-
-def _reach(url: str, timeout: float) -> None:
-    """Raise OSError unless the address answers in time.
-
-    A thread asks, because looking up the name has no timeout of its own and each address of a host has a whole one.
-    """
-    import pooch
-
-    answers: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            pooch.HTTPDownloader(timeout=timeout)(url, None, None, check_only=True)
-            answers.put(None)
-        except OSError as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        failure = answers.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {timeout:g} s") from None
-    if failure is not None:
-        raise failure
-
-
-class _Part(io.FileIO):
-    """The file being downloaded: tells how much has come, and ends a download that does not end by itself."""
-
-    def __init__(self, path: Path, file: File, advance: Callable[[int], None]) -> None:
-        super().__init__(path, "wb")
-        self._file, self._advance = file, advance
-        self._limit = file.size + file.size // 1000 + 1024  # gzip can be a little longer than its content
-
-    def write(self, block: bytes) -> int:  # type: ignore[override]
-        self._advance(len(block))
-        if self.tell() + len(block) > self._limit:
-            raise CorruptDataError(f"{self._file.url}: expected {self._file.size} bytes, got more")
-        return super().write(block)
-
-
-@contextmanager
-def _progress(file: File) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the standard error; call what it gives with each number of bytes received."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Downloading {file.path}", total=None if file.compressed else file.size)
-        yield lambda received: progress.advance(task, received)
+def _nowhere(file: File, searched: Sequence[Path], found: str, error: OSError) -> str:
+    lines = [f"\n  {place}: nothing there" for place in searched[:-1]] + [f"\n  {searched[-1]}: {found}"]
+    if file.by_hand:
+        return (
+            f"expected {file.path} on this machine, got it nowhere:{''.join(lines)}\n"
+            f"It has no direct address: {file.by_hand} ({file.url}). Then pass its path, or set "
+            f"NEUROVAR_DATA=<folder that has {file.path}>."
+        )
+    return (
+        f"expected {file.path} on this machine or from its address, got it from neither:{''.join(lines)}\n"
+        f"  {file.url}: {type(error).__name__}: {error}\n"
+        f"Connect to the internet, or set NEUROVAR_DATA=<folder that has {file.path}>."
+    )

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ._files import AnyPath, CorruptDataError, File, Source, choose, find
+from ._files import find
+from ._source import AnyPath, CorruptDataError, File, Source, choose
 
 _COMMIT = "https://raw.githubusercontent.com/cowleygroup/V4_compact_models/f4552ad9d34a466ebc66658f72a08a8e5038f1cf"
 PIXELS = 112
@@ -41,13 +42,13 @@ SESSIONS = {
         responses=File(
             path="cowley2023_v4/responses_210325.npy",
             url=f"{_COMMIT}/data_V4_responses/responses_raw/responses_210325.npy",
-            sha256="4008dbbf31a47d9b1b8d8da609f4a7a3433c7071f0e45c611c220b217dd75b76",
+            hash="sha256:4008dbbf31a47d9b1b8d8da609f4a7a3433c7071f0e45c611c220b217dd75b76",
             size=2_560_128,
         ),
         images=File(
             path="cowley2023_v4/images_210325.zip",
             url=f"{_COMMIT}/data_V4_responses/images/images_210325.zip",
-            sha256="992774eca3508a2ad01accb1a31f5f3e3d90248c49f4eec314f2a915a263e454",
+            hash="sha256:992774eca3508a2ad01accb1a31f5f3e3d90248c49f4eec314f2a915a263e454",
             size=1_841_475,
         ),
     )
@@ -63,8 +64,13 @@ SOURCE = Source(
     ),
     license="GPL-3.0",
     license_url=f"{_COMMIT}/LICENSE",
+    redistribution=True,
+    derivatives=True,
     units="spike count",
-    files=tuple(file for session in SESSIONS.values() for file in (session.responses, session.images)),
+    area="V4",
+    species="macaque",
+    method="Utah array",
+    sessions={name: (session.responses, session.images) for name, session in SESSIONS.items()},
 )
 
 

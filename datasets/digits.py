@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from ._files import Source, choose
+from ._source import Source, choose
 from .fashion_mnist import as_dataset
 
 SPLITS = {"train": slice(None, 1437), "test": slice(1437, None)}
@@ -20,8 +20,16 @@ SOURCE = Source(
     ),
     license="CC-BY-4.0",
     license_url="https://creativecommons.org/licenses/by/4.0/",
+    redistribution=True,
+    derivatives=True,
     units="intensity",
+    n_stimuli="1,797",
 )
+
+
+def sessions() -> tuple[str, ...]:
+    """The names of the splits."""
+    return tuple(SPLITS)
 
 
 def load(split: str, *, size: int = 28) -> xr.Dataset:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ._files import AnyPath, CorruptDataError, File, Source, choose, find
+from ._files import find
+from ._source import AnyPath, CorruptDataError, File, Source, choose
 
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
 _COMMIT = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141"
@@ -28,7 +29,7 @@ CLASSES = (
 
 
 def _file(name: str, sha256: str, size: int) -> File:
-    return File(f"fashion_mnist/{name}-ubyte.gz", f"{_COMMIT}/data/fashion/{name}-ubyte.gz", sha256, size)
+    return File(f"fashion_mnist/{name}-ubyte.gz", f"{_COMMIT}/data/fashion/{name}-ubyte.gz", f"sha256:{sha256}", size)
 
 
 SPLITS = {
@@ -54,9 +55,17 @@ SOURCE = Source(
     ),
     license="MIT",
     license_url=f"{_COMMIT}/LICENSE",
+    redistribution=True,
+    derivatives=True,
     units="intensity",
-    files=tuple(file for _, *files in SPLITS.values() for file in files),
+    n_stimuli="60,000 + 10,000",
+    sessions={split: (pixels, labels) for split, (_, pixels, labels) in SPLITS.items()},
 )
+
+
+def sessions() -> tuple[str, ...]:
+    """The names of the splits."""
+    return tuple(SPLITS)
 
 
 def load(split: str, *, path: AnyPath | None = None) -> xr.Dataset:

@@ -12,7 +12,14 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.responses import constant_units, repeat_counts, residuals_kernel, split_kernel, validate
+from neurovar.responses import (
+    constant_units,
+    repeat_counts,
+    require_simultaneous,
+    residuals_kernel,
+    split_kernel,
+    validate,
+)
 
 
 def noise_covariance(responses: xr.DataArray) -> xr.DataArray:
@@ -44,6 +51,7 @@ def noise_covariance(responses: xr.DataArray) -> xr.DataArray:
            [2., 2.]])
     """
     validate(responses, min_repeats=2)
+    require_simultaneous(responses)
     matrix, dof = noise_covariance_kernel(responses.values)
     return _matrix(matrix, responses).assign_attrs(dof=dof, units=f"({responses.attrs.get('units', '?')})²")
 
@@ -94,6 +102,7 @@ def noise_correlation(responses: xr.DataArray, *, zscore: bool = True) -> xr.Dat
     1.0
     """
     validate(responses, min_repeats=3 if zscore else 2)
+    require_simultaneous(responses)
     constant = constant_units(responses)
     if len(constant):
         raise ValueError(
@@ -205,7 +214,8 @@ def fano_factor(responses: xr.DataArray) -> xr.DataArray:
     """
     validate(responses, min_repeats=2)
     if responses.attrs.get("units") != "spike count":
-        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {responses.attrs.get('units')!r}")
+        why = f" ({responses.attrs['residuals']})" if "residuals" in responses.attrs else ""
+        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {responses.attrs.get('units')!r}{why}")
     if (responses.values < 0).any():
         raise ValueError(f"expected spike counts, got negative values (smallest {np.nanmin(responses.values):g})")
     return _per_unit(fano_factor_kernel(responses.values), responses)
@@ -307,6 +317,7 @@ def fit_covariance(responses: xr.DataArray, *, kind: str, rank: int | None = Non
     torch.Size([10, 2])
     """
     validate(responses, min_repeats=2)
+    require_simultaneous(responses)
     trials, dof = _noise_trials(responses.values)
     return _structure(torch.from_numpy(np.ascontiguousarray(trials, dtype=np.float32)), dof, kind=kind, rank=rank)
 

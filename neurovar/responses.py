@@ -5,13 +5,13 @@ for none.
 """
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 DIMS = ("stimulus", "repeat", "unit")
+TIME_DIMS = (*DIMS, "time")
 
 
-def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
+def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = False) -> xr.DataArray:
     """Return `responses` unchanged, or say what is missing, in a fixed order.
 
     The order is: type, dims, numeric dtype, size, unique stimulus ids, infinities, units without any value,
@@ -21,6 +21,7 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
     ----------
     responses : DataArray (stimulus, repeat, unit)
     min_repeats : the number of repeats that at least one stimulus must have.
+    time : whether a last dim `time` is wanted too, as `sum_time` takes it; a trial is then whole or absent over time.
 
     Raises
     ------
@@ -35,11 +36,14 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
     ...
     ValueError: expected at least 2 repeats of some stimulus, got at most 1
     """
-    _validate_form(responses)
+    _validate_form(responses, TIME_DIMS if time else DIMS)
     values = responses.values
     if np.isinf(values).any():
         raise ValueError(f"expected finite responses or NaN, got {int(np.isinf(values).sum())} infinite values")
     present = ~np.isnan(values)
+    if time:
+        _validate_bins(present)
+        present = present[..., 0]
     empty = ~present.any(axis=(0, 1))
     if empty.any():
         raise ValueError(
@@ -61,20 +65,31 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1) -> xr.DataArray:
     return responses
 
 
-def _validate_form(responses: xr.DataArray) -> None:
+def _validate_form(responses: xr.DataArray, dims: tuple[str, ...]) -> None:
     if not isinstance(responses, xr.DataArray):
         raise ValueError(f"expected an xarray.DataArray, got {type(responses).__name__}")
-    if responses.dims != DIMS:
-        raise ValueError(f"expected dims {DIMS}, got {responses.dims}")
+    if responses.dims != dims:
+        advice = "; sum over time first: responses.sum_time(…)" if responses.dims == TIME_DIMS else ""
+        raise ValueError(f"expected dims {dims}, got {responses.dims}{advice}")
     if not np.issubdtype(responses.dtype, np.number) or np.issubdtype(responses.dtype, np.complexfloating):
         raise ValueError(f"expected real numbers, got dtype {responses.dtype}")
     if 0 in responses.shape:
-        raise ValueError(f"expected at least one stimulus, repeat and unit, got shape {responses.shape}")
+        raise ValueError(f"expected at least one {', '.join(dims[:-1])} and {dims[-1]}, got shape {responses.shape}")
     if "stimulus" not in responses.coords:
         raise ValueError("expected a coordinate 'stimulus' with an id for every stimulus, got none")
     ids, counts = np.unique(responses.stimulus.values, return_counts=True)
     if (counts > 1).any():
         raise ValueError(f"expected unique stimulus ids, got repeated {_some(ids[counts > 1], 'stimulus', 'stimuli')}")
+
+
+def _validate_bins(present: np.ndarray) -> None:
+    partial = present.any(axis=3) & ~present.all(axis=3)
+    if partial.any():
+        stimulus, repeat, unit = np.argwhere(partial)[0]
+        raise ValueError(
+            f"expected each trial to be whole or absent, got {int(partial.sum())} with some time bins missing "
+            f"(the first: stimulus {stimulus}, repeat {repeat}, unit {unit})"
+        )
 
 
 def _some(names: np.ndarray, noun: str, plural: str, *, most: int = 5) -> str:
@@ -85,6 +100,49 @@ def _some(names: np.ndarray, noun: str, plural: str, *, most: int = 5) -> str:
 def repeat_counts(responses: xr.DataArray) -> xr.DataArray:
     """The number of repeats of each stimulus, Rₛ: DataArray (stimulus)."""
     return responses.isel(unit=0, drop=True).notnull().sum("repeat")
+
+
+def sum_time(responses: xr.DataArray, *, window: tuple[float, float] | None = None) -> xr.DataArray:
+    """Each trial's sum over the time bins that lie wholly in `window`, by default over all; absent trials stay NaN.
+
+    Parameters
+    ----------
+    responses : DataArray (stimulus, repeat, unit, time); the coordinate `time` is each bin's start in s from stimulus
+        onset, attrs["bin_width"] the width in s.
+    window : start and stop in s.
+
+    Raises
+    ------
+    ValueError : if there is no `time`, or no bin lies in the window.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> binned = xr.DataArray(np.ones((1, 1, 1, 4)), dims=TIME_DIMS, attrs={"bin_width": 0.05},
+    ...                       coords={"stimulus": ["a"], "time": [0.0, 0.05, 0.1, 0.15]})
+    >>> float(sum_time(binned, window=(0.05, 0.15)).item())
+    2.0
+    """
+    _validate_form(responses, TIME_DIMS)
+    kept = responses
+    if window is not None:
+        start, width = responses["time"].values, float(responses.attrs["bin_width"])
+        slack = 1e-6 * width
+        inside = (start >= window[0] - slack) & (start + width <= window[1] + slack)
+        if not inside.any():
+            span = f"{start[0]:g} to {start[-1] + width:g} s in bins of {width:g} s"
+            raise ValueError(f"expected a window with whole time bins, got {window} of {span}")
+        kept = responses.isel(time=np.flatnonzero(inside))
+    attrs = {name: value for name, value in responses.attrs.items() if name != "bin_width"}
+    total = kept.sum("time", skipna=False).assign_attrs(attrs)
+    return total.assign_attrs(window=f"{window[0]:g} to {window[1]:g} s") if window is not None else total
+
+
+def require_simultaneous(responses: xr.DataArray) -> None:
+    """Raise ValueError if the units were not recorded together, so that their noise cannot be correlated."""
+    if "not_simultaneous" in responses.attrs:
+        reason = responses.attrs["not_simultaneous"]
+        raise ValueError(f"expected units that were recorded together, got others ({reason}): no noise correlations")
 
 
 def align(*systems: xr.DataArray) -> tuple[xr.DataArray, ...]:
@@ -203,47 +261,3 @@ def constant_units(responses: xr.DataArray) -> np.ndarray:
     values = responses.values
     scale = np.nanmax(np.abs(values), axis=(0, 1))
     return np.flatnonzero(np.nanmax(np.abs(residuals_kernel(values)), axis=(0, 1)) <= 1e-6 * scale)
-
-
-def from_presentations(assembly: xr.DataArray, *, stimulus: str = "stimulus_id") -> xr.DataArray:
-    """Responses from a table presentation × neuroid, as BrainIO has it.
-
-    Repeats are numbered in the order of presentation; stimuli keep the order in which they first appear. The
-    position of each trial in the table is kept in the coordinate `presentation` (stimulus, repeat), −1 where absent.
-
-    Raises
-    ------
-    ValueError : if the dims are others, or there is no coordinate `stimulus`.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> table = xr.DataArray([[1.0], [2.0], [3.0]], dims=("presentation", "neuroid"),
-    ...                      coords={"stimulus_id": ("presentation", ["a", "b", "a"])})
-    >>> from_presentations(table).values[:, :, 0].tolist()
-    [[1.0, 3.0], [2.0, nan]]
-    """
-    if set(assembly.dims) != {"presentation", "neuroid"}:
-        raise ValueError(f"expected dims ('presentation', 'neuroid'), got {assembly.dims}")
-    levels = [dim for dim in assembly.dims if isinstance(assembly.indexes.get(dim), pd.MultiIndex)]
-    table = assembly.reset_index(levels).transpose("presentation", "neuroid")
-    names = sorted(str(name) for name, coord in table.coords.items() if coord.dims == ("presentation",))
-    if stimulus not in names:
-        raise ValueError(f"expected a coordinate {stimulus!r} on 'presentation', got {names}")
-    ids, first, inverse = np.unique(table[stimulus].values, return_index=True, return_inverse=True)
-    row = np.argsort(np.argsort(first))[inverse]
-    by_stimulus = np.argsort(row, kind="stable")
-    counts = np.bincount(row)
-    repeat = np.empty_like(row)
-    repeat[by_stimulus] = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    values = np.full((len(ids), counts.max(), table.shape[1]), np.nan, dtype=np.result_type(table.dtype, np.float32))
-    values[row, repeat] = table.values
-    presentation = np.full(values.shape[:2], -1)
-    presentation[row, repeat] = np.arange(len(row))
-    units = {str(name): ("unit", c.values) for name, c in table.coords.items() if c.dims == ("neuroid",)}
-    coords = {
-        "stimulus": ids[np.argsort(first)],
-        "presentation": (("stimulus", "repeat"), presentation),
-        **units,
-    }
-    return xr.DataArray(values, dims=DIMS, coords=coords, attrs=dict(assembly.attrs))

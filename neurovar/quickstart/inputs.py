@@ -41,7 +41,7 @@ class Inputs:
         }
         return {
             **{name: str(data.attrs["source"]) for name, data in used.items()},
-            **{f"{name}_sha256": str(data.attrs.get("sha256", "no file")) for name, data in used.items()},
+            **{f"{name}_hash": str(data.attrs.get("hash", "no file")) for name, data in used.items()},
             "data_warnings": " | ".join(self.warnings + self.reasons) or "none: all inputs are real",
         }
 
