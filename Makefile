@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 QUICKSTART_FLAGS ?=
+FUZZ_FLAGS ?= --files 20000 --seed 0
 PIP_INSTALL = bin/python -m pip install -q --disable-pip-version-check
 
-.PHONY: help quickstart test test-brainscore lint format benchmarks clean
+.PHONY: help quickstart test test-brainscore lint format benchmarks fuzz clean
 
 help:
 	@echo 'make quickstart       cortex beside a network, into report/  (QUICKSTART_FLAGS=--quick: a minute)'
@@ -13,6 +14,7 @@ help:
 	@echo 'make lint             ruff and mypy'
 	@echo 'make format           let ruff reformat and fix the code'
 	@echo 'make benchmarks       print timings'
+	@echo 'make fuzz             load 20,000 spoiled files with every importer  (FUZZ_FLAGS=--files 2000)'
 	@echo 'make clean            remove the environments, built files and caches; report/ stays'
 	@echo 'The environments are made with $(PYTHON); name another like this: make PYTHON=python3.12 test'
 
@@ -36,6 +38,9 @@ format: .venv/.current
 
 benchmarks: .venv/.current
 	.venv/bin/pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s
+
+fuzz: .venv/.current
+	.venv/bin/python tests/fuzz/run.py $(FUZZ_FLAGS)
 
 clean:
 	rm -rf .venv .venv-brainscore build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
