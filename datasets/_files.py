@@ -113,7 +113,7 @@ def content_hash(path: Path, file: File, algorithm: str) -> tuple[str, int]:
     """Hash and length of the content, read no further than just past the declared length."""
     digest, size = hashlib.new("sha1" if algorithm == "git" else algorithm), 0
     if algorithm == "git":
-        digest.update(b"blob %d\0" % (file.size or 0))
+        digest.update(b"blob %d\0" % (path.stat().st_size if file.size is None else file.size))
     with gzip.open(path) if file.compressed else path.open("rb") as stream:
         while (file.size is None or size <= file.size) and (block := stream.read(BLOCK)):
             digest.update(block)

@@ -22,7 +22,7 @@ class CorruptDataError(ValueError):
 class File:
     """One file: where it is below a data folder, its public address, and its content.
 
-    `hash` is "sha256:…", "sha1:…", "md5:…" or "git:…" (the id of a git blob, which needs `size`); empty where none is
+    `hash` is "sha256:…", "sha1:…", "md5:…" or "git:…" (the id of a git blob); empty where none is
     published: the SHA-256 of the first download is then recorded and checked from there on. `size` is in bytes. Both
     are those of the content: of a path that ends in `.gz` the content is what is inside, because packages compress the
     same content again, and no two gzip files need be alike.

@@ -1,21 +1,26 @@
 """Macaque V4: spike counts to natural and synthetic images, with the images (Cowley, Stan, Pillow, Smith 2023).
 
-Preprint: doi:10.1101/2023.11.22.568315; since published in Nature, doi:10.1038/s41586-026-10150-1. The images of
-session 210325 are those of Bashivan, Kar, DiCarlo 2019, doi:10.1126/science.aav9436. Its units 33 and 49 have a signal
+Preprint: doi:10.1101/2023.11.22.568315; since published in Nature, doi:10.1038/s41586-026-10150-1. `SESSIONS` has the
+sessions: three animals, 21 to 89 units, 400 to 3000 images. Where the repository's readme.txt has other numbers than
+its files, those of the files are given; `_cowley2023_sessions` says where.
+
+Of sessions 201016 to 201020 no images are published. Those of 210312 and 210315 are the same 2000 in the same order.
+Stimulus ids begin with the session, because image0001 of another session is another image. The images of session
+210325 are those of Bashivan, Kar, DiCarlo 2019, doi:10.1126/science.aav9436. Its units 33 and 49 have a signal
 correlation of 0.99 and a noise correlation of 0.35: perhaps one neuron on two electrodes.
 """
 
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import xarray as xr
 
+from . import _cowley2023_sessions, _read
 from ._files import find
-from ._source import AnyPath, CorruptDataError, File, Source, choose
+from ._source import AnyPath, File, Source, choose
 
 _COMMIT = "https://raw.githubusercontent.com/cowleygroup/V4_compact_models/f4552ad9d34a466ebc66658f72a08a8e5038f1cf"
 PIXELS = 112
@@ -23,36 +28,37 @@ PIXELS = 112
 
 @dataclass(frozen=True)
 class Session:
-    """One recording session: the animal, how much was recorded, and its two files."""
+    """One recording session: the animal, how much was recorded, and its files; `repeats` are the fewest and the most.
+
+    `image_kinds` are the words of the repository's readme.txt; `images` is None where they are not published.
+    """
 
     subject: str
     n_units: int
     n_stimuli: int
-    max_repeats: int
+    repeats: tuple[int, int]
+    image_kinds: str
     responses: File
-    images: File
+    images: File | None
 
 
-SESSIONS = {
-    "210325": Session(
-        subject="PE",
-        n_units=50,
-        n_stimuli=640,
-        max_repeats=10,
-        responses=File(
-            path="cowley2023_v4/responses_210325.npy",
-            url=f"{_COMMIT}/data_V4_responses/responses_raw/responses_210325.npy",
-            hash="sha256:4008dbbf31a47d9b1b8d8da609f4a7a3433c7071f0e45c611c220b217dd75b76",
-            size=2_560_128,
-        ),
-        images=File(
-            path="cowley2023_v4/images_210325.zip",
-            url=f"{_COMMIT}/data_V4_responses/images/images_210325.zip",
-            hash="sha256:992774eca3508a2ad01accb1a31f5f3e3d90248c49f4eec314f2a915a263e454",
-            size=1_841_475,
-        ),
+def _session(name: str) -> Session:
+    responses, images = _cowley2023_sessions.GIT_BLOBS[name]
+    return Session(
+        *_cowley2023_sessions.TABLE[name],
+        responses=_file("responses_raw", f"responses_{name}.npy", responses),
+        images=_file("images", f"images_{name}.zip", images) if images else None,
     )
-}
+
+
+def _file(folder: str, name: str, blob: str) -> File:
+    """Known by its SHA-256 and size, or else by its id in git, from which no size follows."""
+    sha256, size = _cowley2023_sessions.SHA256_AND_SIZE.get(name, ("", None))
+    hash_ = f"sha256:{sha256}" if sha256 else f"git:{blob}"
+    return File(f"cowley2023_v4/{name}", f"{_COMMIT}/data_V4_responses/{folder}/{name}", hash_, size)
+
+
+SESSIONS = {name: _session(name) for name in _cowley2023_sessions.TABLE}
 
 SOURCE = Source(
     name="cowley2023_v4",
@@ -70,22 +76,33 @@ SOURCE = Source(
     area="V4",
     species="macaque",
     method="Utah array",
-    sessions={name: (session.responses, session.images) for name, session in SESSIONS.items()},
+    n_units="21 to 89",
+    n_stimuli="400 to 3000",
+    n_repeats="2 to 33",
+    sessions={
+        name: tuple(file for file in (session.responses, session.images) if file is not None)
+        for name, session in SESSIONS.items()
+    },
 )
 
 
-def load(*, session: str = "210325", path: AnyPath | None = None) -> xr.DataArray:
+def sessions() -> tuple[str, ...]:
+    """The names of the sessions: their dates, yymmdd."""
+    return tuple(SESSIONS)
+
+
+def load(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
     """Spike counts of one session, in windows of 100 ms.
 
     Parameters
     ----------
-    session : "210325" (animal PE: 50 units, 640 images with 6 to 10 repeats, 4840 trials).
+    session : one of `sessions()`, such as "210325" (animal PE: 50 units, 640 images with 6 to 10 repeats, 4840 trials).
     path : the file `responses_<session>.npy`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
     DataArray (stimulus, repeat, unit), float64 spike counts, NaN where a repeat is absent. The stimulus ids are those
-    of `images`; `unit` has the coordinates `area`, `subject` and `session`.
+    of `images`; `unit` has the coordinates `area`, `subject` and `session`. attrs["image_kinds"] says what was shown.
 
     Raises
     ------
@@ -98,33 +115,25 @@ def load(*, session: str = "210325", path: AnyPath | None = None) -> xr.DataArra
 
     Examples
     --------
-    >>> load(session="1")
+    >>> load(session="1")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: expected the session to be one of '210325', got '1'
+    ValueError: expected the session to be one of '190923', '190924', ...
+    >>> SESSIONS["210225"].subject, SESSIONS["210225"].repeats, SESSIONS["210225"].image_kinds
+    ('PE', (5, 15), 'normal (1,200)')
     """
     recording = choose(session, SESSIONS, kind="session")
-    counts = _read_counts(find(recording.responses, path=path), recording)
-    labels = {"area": "V4", "subject": recording.subject, "session": session}
-    return xr.DataArray(
-        np.ascontiguousarray(counts.transpose(1, 2, 0)),
-        dims=("stimulus", "repeat", "unit"),
-        coords={
-            "stimulus": _stimulus_ids(recording),
-            "unit": np.arange(recording.n_units),
-            **{name: ("unit", np.full(recording.n_units, value)) for name, value in labels.items()},
-        },
-        name="responses",
-        attrs=SOURCE.attrs(recording.responses) | {"window": "100 ms"},
-    )
+    counts = _read_responses(find(recording.responses, path=path), session, recording)
+    attrs = SOURCE.attrs(recording.responses) | {"window": "100 ms", "image_kinds": recording.image_kinds}
+    return counts.assign_attrs(attrs)
 
 
-def images(*, session: str = "210325", path: AnyPath | None = None) -> xr.DataArray:
+def images(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
     """The images that were shown in one session.
 
     Parameters
     ----------
-    session : as for `load`.
+    session : as for `load`; not 201016 to 201020, of which none are published.
     path : the file `images_<session>.zip`, or a folder that has it; by default it is searched for.
 
     Returns
@@ -133,89 +142,99 @@ def images(*, session: str = "210325", path: AnyPath | None = None) -> xr.DataAr
 
     Raises
     ------
-    ValueError : if the session is unknown, or `path` does not exist.
+    ValueError : if the session is unknown or has no images, or `path` does not exist.
     CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
 
     References
     ----------
+    Cowley, Stan, Pillow, Smith 2023, bioRxiv, doi:10.1101/2023.11.22.568315
     Bashivan, Kar, DiCarlo 2019, Science 364:eaav9436, doi:10.1126/science.aav9436
 
     Examples
     --------
-    >>> images(session="1")
+    >>> images(session="201016")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: expected the session to be one of '210325', got '1'
+    ValueError: expected a session whose images are published, got '201016'; they are 190923, 190924, ...
     """
     recording = choose(session, SESSIONS, kind="session")
-    ids = _stimulus_ids(recording)
+    if recording.images is None:
+        published = ", ".join(name for name, known in SESSIONS.items() if known.images is not None)
+        raise ValueError(f"expected a session whose images are published, got {session!r}; they are {published}")
+    names = [f"{name}.jpg" for name in _image_names(recording)]
     return xr.DataArray(
-        _read_images(find(recording.images, path=path), [f"{name}.jpg" for name in ids]),
+        _read_images(find(recording.images, path=path), names),
         dims=("stimulus", "channel", "row", "column"),
-        coords={"stimulus": ids, "channel": ["red", "green", "blue"]},
+        coords={"stimulus": _stimulus_ids(session, recording), "channel": ["red", "green", "blue"]},
         name="images",
-        attrs=SOURCE.attrs(recording.images) | {"units": "intensity"},
+        attrs=SOURCE.attrs(recording.images) | {"units": "intensity", "image_kinds": recording.image_kinds},
     )
 
 
-def _stimulus_ids(recording: Session) -> list[str]:
+def _image_names(recording: Session) -> list[str]:
     return [f"image{number:04d}" for number in range(1, recording.n_stimuli + 1)]
 
 
-def _read_counts(path: Path, recording: Session) -> np.ndarray:
-    """The array (unit, stimulus, repeat) of a file that holds no pickled objects."""
-    try:
-        with path.open("rb") as stream:
-            counts = np.lib.format.read_array(stream, allow_pickle=False)
-    except ValueError as error:
-        raise CorruptDataError(f"{path}: expected a .npy file of numbers, got one that is not ({error})") from error
-    expected = (recording.n_units, recording.n_stimuli, recording.max_repeats)
-    if counts.shape != expected or counts.dtype != np.float64:
-        got = f"{counts.dtype} of shape {counts.shape}"
-        raise CorruptDataError(f"{path}: expected float64 of shape {expected}, got {got}")
-    return counts
+def _stimulus_ids(session: str, recording: Session) -> list[str]:
+    """With the session, because image0001 of another session is another image."""
+    return [f"{session}_{name}" for name in _image_names(recording)]
+
+
+def _read_responses(path: Path, session: str, recording: Session) -> xr.DataArray:
+    """Labelled counts from the array (unit, stimulus, repeat) of a file."""
+    published = _read.npy(path, lazy=True)
+    shape = (recording.n_units, recording.n_stimuli)
+    as_declared = published.dtype == np.float64 and published.ndim == 3 and published.shape[:2] == shape
+    expected, got = f"float64 of shape {shape} and repeats", f"{published.dtype} of shape {published.shape}"
+    _read.expect(as_declared, path, "responses", expected, got)
+    counts = np.ascontiguousarray(_read.counts(path, "responses", published).transpose(1, 2, 0))
+    labels = {"area": SOURCE.area, "subject": recording.subject, "session": session}
+    recorded = xr.DataArray(
+        counts,
+        dims=("stimulus", "repeat", "unit"),
+        coords={
+            "stimulus": _stimulus_ids(session, recording),
+            "unit": np.arange(recording.n_units),
+            **{name: ("unit", np.full(recording.n_units, value)) for name, value in labels.items()},
+        },
+        name="responses",
+    )
+    return _read.checked(path, recorded)
 
 
 def _read_images(path: Path, names: list[str]) -> np.ndarray:
     """The images of these names, (image, channel, row, column), from a zip file that has these and no others."""
     pixels = np.empty((len(names), 3, PIXELS, PIXELS), dtype=np.float32)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_members(path, archive, names)
-            for image, name in zip(pixels, names):
-                image[:] = _decode(name, _read_member(archive, name)).transpose(2, 0, 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise CorruptDataError(f"{path}: expected a whole zip file, got a broken one ({error})") from error
+    with _read.open_zip(path) as archive:
+        members = _members(path, archive, names)
+        for image, name in zip(pixels, names):
+            image[:] = _decode(path, name, _read_member(path, archive, members[name])).transpose(2, 0, 1)
     pixels /= 255
     return pixels
 
 
-def _check_members(path: Path, archive: zipfile.ZipFile, names: list[str]) -> None:
-    present = archive.namelist()
-    different = sorted(set(names).symmetric_difference(present))
-    if different:
-        raise CorruptDataError(
-            f"{path}: expected {len(names)} files {names[0]} to {names[-1]}, got {len(present)}; "
-            f"missing or unexpected: {', '.join(different[:5])}"
-        )
+def _members(path: Path, archive: zipfile.ZipFile, names: list[str]) -> dict[str, zipfile.ZipInfo]:
+    """The archive's files by name; some archives have them in a folder."""
+    files = [info for info in archive.infolist() if not info.is_dir()]
+    members = {PurePosixPath(info.filename).name: info for info in files}
+    different = ", ".join(sorted(set(names).symmetric_difference(members))[:5]) or "none"
+    expected, got = f"{len(names)} files {names[0]} to {names[-1]}", f"{len(files)}; missing or unexpected: {different}"
+    _read.expect(different == "none" and len(files) == len(names), path, "names", expected, got)
+    return members
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    size, limit = archive.getinfo(name).file_size, 3 * PIXELS * PIXELS
-    if size > limit:  # no JPEG is larger than its raw pixels; zipfile reads no more than this declared size
-        raise CorruptDataError(f"{name}: expected at most {limit} bytes, got {size}")
-    return archive.read(name)
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    size, limit = member.file_size, 3 * PIXELS * PIXELS  # no JPEG is larger than its raw pixels
+    _read.expect(size <= limit, path, member.filename, f"at most {limit} bytes", size)
+    with _read.reading(path, member.filename), archive.open(member) as stream:
+        return stream.read(size)  # without the size all would be unpacked, however much it is
 
 
-def _decode(name: str, data: bytes) -> np.ndarray:
+def _decode(path: Path, name: str, data: bytes) -> np.ndarray:
     """The pixels (row, column, channel) of a JPEG, 0 to 255."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            if (image.size, image.mode) != ((PIXELS, PIXELS), "RGB"):
-                got = f"{image.width} × {image.height} {image.mode}"
-                raise CorruptDataError(f"{name}: expected an image of {PIXELS} × {PIXELS} RGB, got {got}")
-            return np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptDataError(f"{name}: expected a JPEG image, got what cannot be read as one ({error})") from error
+    with _read.reading(path, name), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        form, expected = (*image.size, image.mode), (PIXELS, PIXELS, "RGB")
+        _read.expect(form == expected, path, name, f"an image of {expected}", form)
+        return np.asarray(image)

@@ -133,8 +133,8 @@ def sum_time(responses: xr.DataArray, *, window: tuple[float, float] | None = No
             span = f"{start[0]:g} to {start[-1] + width:g} s in bins of {width:g} s"
             raise ValueError(f"expected a window with whole time bins, got {window} of {span}")
         kept = responses.isel(time=np.flatnonzero(inside))
-    attrs = {name: value for name, value in responses.attrs.items() if name != "bin_width"}
-    total = kept.sum("time", skipna=False).assign_attrs(attrs)
+    total = kept.sum("time", skipna=False)
+    total.attrs = {name: value for name, value in responses.attrs.items() if name != "bin_width"}
     return total.assign_attrs(window=f"{window[0]:g} to {window[1]:g} s") if window is not None else total
 
 
