@@ -1,6 +1,6 @@
 """Download a file once, whoever asks at the same time; resume what broke off; check it before it counts as there."""
 
-import io
+import math
 import queue
 import shutil
 import threading
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._files import BLOCK, check, content_hash, hash_record
+from ._files import BLOCK, as_recorded, check, content_hash, hash_record
 from ._source import CorruptDataError, File
 
 STALL_TIMEOUT = 30.0
@@ -22,15 +22,22 @@ def download(file: File, target: Path, offline_timeout: float) -> None:
     Raises
     ------
     OSError : if the address does not answer, breaks off, or the disk has too little room.
-    CorruptDataError : if what came is not what was declared.
+    CorruptDataError : if what came is not what was declared, or not what came first.
     """
     from filelock import FileLock
 
     reach(file.url, offline_timeout)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if not _already_there(file, target):
-            _receive_checked(file, target, (offline_timeout, STALL_TIMEOUT))
+        known = as_recorded(file, target)
+        name = file.url if known == file else f"{file.url} (its first hash is in {hash_record(target)})"
+        if _already_there(known, target):
+            return
+        part = target.with_name(f"{target.name}.part")
+        _receive_checked(known, part, name, (offline_timeout, STALL_TIMEOUT))
+        if not known.hash:
+            hash_record(target).write_text(content_hash(part, file, "sha256")[0] + "\n", encoding="ascii")
+        part.replace(target)
 
 
 def _already_there(file: File, target: Path) -> bool:
@@ -41,34 +48,55 @@ def _already_there(file: File, target: Path) -> bool:
         return False
 
 
-def _receive_checked(file: File, target: Path, timeout: tuple[float, float]) -> None:
+def _receive_checked(file: File, part: Path, name: str, timeout: tuple[float, float]) -> None:
     """Only a file whose hash is known beforehand is resumed: of others nobody could tell that it had changed."""
-    part = target.with_name(f"{target.name}.part")
-    resumed = bool(file.hash) and part.is_file() and part.stat().st_size > 0
+    start = part.stat().st_size if file.hash and part.is_file() else 0
     try:
-        _receive(file, part, timeout, resume=resumed)
-        check(part, file, name=file.url)
+        _receive(file, part, start, timeout)
+        check(part, file, name=name)
     except CorruptDataError:
-        part.unlink()
-        if not resumed:
+        part.unlink(missing_ok=True)
+        if not start:
             raise
-        return _receive_checked(file, target, timeout)
-    if not file.hash:
-        hash_record(target).write_text(content_hash(part, file, "sha256")[0] + "\n", encoding="ascii")
-    part.replace(target)
-    return None
+        _receive_checked(file, part, name, timeout)
 
 
-def _receive(file: File, part: Path, timeout: tuple[float, float], *, resume: bool) -> None:
-    import pooch
+def _receive(file: File, part: Path, start: int, timeout: tuple[float, float]) -> None:
+    """Ask for the bytes from `start` on; a server may send all."""
+    import requests
 
-    with _progress(file) as advance, _Part(part, file, advance, resume=resume) as stream:
-        start = stream.tell()
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        get = pooch.HTTPDownloader(
-            chunk_size=BLOCK, timeout=timeout, headers=headers, hooks={"response": stream.on_response}
-        )
-        get(file.url, stream, None)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(file.url, headers=headers, stream=True, timeout=timeout) as response:
+        if start and response.status_code == 416:
+            return  # the server has no more bytes: the part is whole, or of another file, as its hash tells
+        response.raise_for_status()
+        resumed = response.status_code == 206
+        sent = response.headers.get("Content-Range", "")
+        if resumed and not sent.startswith(f"bytes {start}-"):
+            raise CorruptDataError(f"{file.url}: expected bytes from {start}, got {sent!r}")
+        _store(response, file, part, start if resumed else 0)
+
+
+def _store(response: Any, file: File, part: Path, start: int) -> None:
+    """Write what comes after the first `start` bytes of the part; end what has no end."""
+    limit = math.inf if file.size is None else file.size + file.size // 1000 + 1024  # gzip can be a little longer
+    size = start
+    _require_room(part.parent, response.raw.length_remaining or 0)
+    with part.open("ab" if start else "wb") as stream, _progress(file, start) as advance:
+        for block in response.iter_content(BLOCK):
+            size += len(block)
+            if size > limit:
+                raise CorruptDataError(f"{file.url}: expected {file.size} bytes, got more")
+            _require_room(part.parent, len(block))
+            stream.write(block)
+            advance(len(block))
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed + SPARE_BYTES > free:
+        expected = f"{needed / 1e6:,.1f} MB, and {SPARE_BYTES / 1e6:,.1f} MB to spare,"
+        raise OSError(f"expected room for {expected} on the disk of {folder}, it has {free / 1e6:,.1f} MB free")
 
 
 def reach(url: str, timeout: float) -> None:
@@ -76,15 +104,15 @@ def reach(url: str, timeout: float) -> None:
 
     A thread asks, because looking up the name has no timeout of its own and each address of a host has a whole one.
     """
-    import pooch
+    import requests
 
-    answers: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            pooch.HTTPDownloader(timeout=timeout)(url, None, None, check_only=True)
+            requests.head(url, timeout=timeout, allow_redirects=True)
             answers.put(None)
-        except OSError as error:
+        except Exception as error:
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -96,44 +124,8 @@ def reach(url: str, timeout: float) -> None:
         raise failure
 
 
-class _Part(io.FileIO):
-    """The file being downloaded: begins where the server does, tells how much came, ends an endless download."""
-
-    def __init__(self, path: Path, file: File, advance: Callable[[int], None], *, resume: bool) -> None:
-        super().__init__(path, "ab" if resume else "wb")
-        self._path, self._file, self._advance = path, file, advance
-        self._limit = None if file.size is None else file.size + file.size // 1000 + 1024  # gzip can be a little longer
-
-    def on_response(self, response: Any, *_: object, **__: object) -> None:
-        """Begin again where the server sends the whole; refuse at once what the disk has no room for."""
-        if response.status_code == 416:  # nothing is left to send, or the part is not of this file: the hash tells
-            raise CorruptDataError(f"{self._file.url}: expected to resume at byte {self.tell()}, the server has fewer")
-        if response.status_code == 206 and not self._resumes(response.headers.get("Content-Range", "")):
-            raise CorruptDataError(f"{self._file.url}: expected to resume at byte {self.tell()}, got other bytes")
-        if response.status_code == 200:
-            self.truncate(self.seek(0))
-        if response.status_code in (200, 206):
-            self._advance(self.tell())
-            self._make_room(int(response.headers.get("Content-Length", 0)))
-
-    def _resumes(self, content_range: str) -> bool:
-        return content_range.startswith(f"bytes {self.tell()}-")
-
-    def _make_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self._path.parent).free
-        if needed + SPARE_BYTES > free:
-            expected = f"{needed / 1e9:.2f} GB and {SPARE_BYTES / 1e9:.2f} GB to spare"
-            raise OSError(f"expected {expected} on the disk of {self._path.parent}, it has {free / 1e9:.2f} GB")
-
-    def write(self, block: bytes) -> int:  # type: ignore[override]
-        self._advance(len(block))
-        if self._limit is not None and self.tell() + len(block) > self._limit:
-            raise CorruptDataError(f"{self._file.url}: expected {self._file.size} bytes, got more")
-        return super().write(block)
-
-
 @contextmanager
-def _progress(file: File) -> Iterator[Callable[[int], None]]:
+def _progress(file: File, start: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on the standard error; call what it gives with each number of bytes received."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -141,5 +133,6 @@ def _progress(file: File) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Downloading {file.path}", total=None if file.compressed else file.size)
+        total = None if file.compressed else file.size
+        task = progress.add_task(f"Downloading {file.path}", total=total, completed=start)
         yield lambda received: progress.advance(task, received)

@@ -3,11 +3,13 @@
 import gzip
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ._source import AnyPath, CorruptDataError, DataUnavailableError, File
+from ._source import HASH, AnyPath, CorruptDataError, DataUnavailableError, File
 
 OFFLINE_TIMEOUT = 4.0
 BLOCK = 1 << 16
@@ -79,19 +81,16 @@ def _data_folder() -> list[Path]:
 
 
 def _checked(path: Path, file: File) -> Path:
-    check(path, file, name=str(path))
+    check(path, as_recorded(file, path), name=str(path))
     return path
 
 
 def check(path: Path, file: File, *, name: str) -> None:
-    """Raise CorruptDataError, calling the copy `name`, unless the content of `path` is what `file` declares.
-
-    A file without a published hash must have the hash that was recorded when it was downloaded, if it was.
-    """
-    wanted = file.hash or recorded_hash(path)
+    """Raise CorruptDataError, calling the copy `name`, unless the content of `path` is what `file` declares."""
+    wanted = file.hash
     if not wanted and file.size is None:
         return
-    expected = f"{name}: expected {_declared(file, wanted)}"
+    expected = f"{name}: expected {_declared(file)}"
     try:
         got, size = content_hash(path, file, wanted.partition(":")[0] or "sha256")
     except (OSError, EOFError, zlib.error) as error:
@@ -104,16 +103,17 @@ def check(path: Path, file: File, *, name: str) -> None:
         raise CorruptDataError(f"{expected}, got {size} bytes with hash {got}{truncated}")
 
 
-def _declared(file: File, wanted: str) -> str:
+def _declared(file: File) -> str:
     size = "content" if file.size is None else f"{file.size} bytes{' when unpacked' * file.compressed}"
-    return size + (f" with hash {wanted}" if wanted else "")
+    return size + (f" with hash {file.hash}" if file.hash else "")
 
 
 def content_hash(path: Path, file: File, algorithm: str) -> tuple[str, int]:
     """Hash and length of the content, read no further than just past the declared length."""
-    digest, size = hashlib.new("sha1" if algorithm == "git" else algorithm), 0
+    digest = hashlib.new("sha1" if algorithm == "git" else algorithm, usedforsecurity=False)
     if algorithm == "git":
         digest.update(b"blob %d\0" % (path.stat().st_size if file.size is None else file.size))
+    size = 0
     with gzip.open(path) if file.compressed else path.open("rb") as stream:
         while (file.size is None or size <= file.size) and (block := stream.read(BLOCK)):
             digest.update(block)
@@ -126,9 +126,13 @@ def hash_record(path: Path) -> Path:
     return path.with_name(f"{path.name}.hash")
 
 
-def recorded_hash(path: Path) -> str:
+def as_recorded(file: File, path: Path) -> File:
+    """`file` with the hash that was recorded when it was first downloaded to `path`, if none is published."""
     record = hash_record(path)
-    return record.read_text(encoding="ascii", errors="replace").strip() if record.is_file() else ""
+    if file.hash or not record.is_file():
+        return file
+    recorded = record.read_text(encoding="ascii", errors="replace").strip()
+    return replace(file, hash=recorded) if re.fullmatch(HASH, recorded) else file
 
 
 def _cached(file: File, places: Sequence[Path], offline_timeout: float) -> Path:

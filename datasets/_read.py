@@ -4,30 +4,37 @@ Whatever is wrong ends in a CorruptDataError that names the file and the field.
 """
 
 import math
-import struct
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from neurovar import responses
 
-from ._source import AnyPath, CorruptDataError
+from ._heaps import HeapChecked
+from ._source import AnyPath, CorruptDataError, DataUnavailableError
 
 if TYPE_CHECKING:
     import h5py
 
+MAX_INT64 = np.iinfo(np.int64).max
 MIN_LIMIT = 256 << 20
 MAX_EXPANSION = 100  # spike counts, mostly zeros, are compressed tenfold or so
-MAT_COMPRESSED = 15
-MAT_HEADER = 128
-FULLY_CHECKED = 64 << 20
+PLAIN_ZIP = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_TEXTS = 1_000_000
+TEXT_BLOCK = MAX_EXPANSION  # no text is longer than the file
+MAX_LINKS = 16
+GZIP_FILTER = 1
+MAX_DEFLATE = 1032  # bytes that one byte of deflate can become
+DEFLATE_BLOCK = 1 << 20
+REMOTE_TIMEOUT = 30.0
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -40,7 +47,7 @@ def reading(path: AnyPath, field: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         what = f"{path}: {field}" if field else str(path)
-        raise CorruptDataError(f"{what}: cannot be read ({type(error).__name__}: {error})") from error
+        raise CorruptDataError(f"{what}: cannot be read ({type(error).__name__}: {str(error)[:500]})") from error
 
 
 def expect(condition: bool | np.bool_, path: AnyPath, field: str, expected: str, got: object) -> None:
@@ -56,7 +63,8 @@ def size_limit(size: int) -> int:
 
 def numbers(path: AnyPath, field: str, values: object, *, ndim: int | None = None) -> np.ndarray:
     """`values` as an array of real numbers."""
-    array = np.asarray(values)
+    with reading(path, field):
+        array = np.asarray(values)
     expect(array.dtype.kind in "biuf", path, field, "real numbers", f"dtype {array.dtype}")
     if ndim is not None:
         expect(array.ndim == ndim, path, field, f"{ndim} dims", f"shape {array.shape}")
@@ -66,8 +74,11 @@ def numbers(path: AnyPath, field: str, values: object, *, ndim: int | None = Non
 def integers(path: AnyPath, field: str, values: object) -> np.ndarray:
     """`values` as a flat array of int64; floats must be whole, as MATLAB writes integers."""
     array = numbers(path, field, values).ravel()
-    whole = array.dtype.kind != "f" or bool(np.all((np.abs(array) < 2**53) & (np.floor(array) == array)))
-    expect(whole, path, field, "whole numbers", "fractions, NaN or infinity")
+    if array.dtype.kind == "f":
+        whole = bool(np.all((np.abs(array) < 2**53) & (np.floor(array) == array)))
+        expect(whole, path, field, "whole numbers", "fractions, NaN or infinity")
+    if array.dtype == np.uint64:
+        expect(not np.any(array > MAX_INT64), path, field, f"integers up to {MAX_INT64}", "larger ones")
     return array.astype(np.int64)
 
 
@@ -93,10 +104,11 @@ def increasing_times(path: AnyPath, field: str, values: object) -> np.ndarray:
 
 def unique(path: AnyPath, field: str, values: Iterable[Any]) -> np.ndarray:
     """`values` as an array without repetitions."""
-    ids = np.asarray(values)
-    _, n = np.unique(ids, return_counts=True)
-    expect(bool((n == 1).all()), path, field, "unique ids", f"{int((n > 1).sum())} repeated ones")
-    return ids
+    with reading(path, field):
+        ids = np.asarray(values)
+        _, n = np.unique(ids, return_counts=True)
+        expect(bool((n == 1).all()), path, field, "unique ids", f"{int((n > 1).sum())} repeated ones")
+        return ids
 
 
 def checked(path: AnyPath, recorded: xr.DataArray) -> xr.DataArray:
@@ -110,38 +122,37 @@ def checked(path: AnyPath, recorded: xr.DataArray) -> xr.DataArray:
 def npy(path: AnyPath, *, lazy: bool = False) -> np.ndarray:
     """The array of a .npy file; with `lazy` a read-only memory map of it."""
     with reading(path):
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = _of_some_bytes(path, "", np.lib.format.open_memmap(path, mode="r"))
         return array if lazy else np.array(array)
 
 
 def npy_member(path: AnyPath, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """The array of a .npy file in a zip archive, of which `npz` files are one kind."""
-    with reading(path, name):
-        info = archive.getinfo(name)
-        limit = size_limit(info.compress_size)
-        expect(info.file_size <= limit, path, name, f"at most {limit} bytes", info.file_size)
-        with archive.open(info) as stream:
-            return _npy_stream(path, name, stream, info.file_size)
+    """The array of a .npy file in a zip archive from `open_zip`, of which `npz` files are one kind."""
+    with reading(path, name), archive.open(name) as stream:
+        return _of_some_bytes(path, name, np.lib.format.read_array(stream, allow_pickle=False))
 
 
-def _npy_stream(path: AnyPath, name: str, stream: IO[bytes], size: int) -> np.ndarray:
-    version = np.lib.format.read_magic(stream)
-    expect(version in ((1, 0), (2, 0)), path, name, "a .npy file of version 1 or 2", f"version {version}")
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(stream)
-    expect(not dtype.hasobject, path, name, "numbers or text", "pickled objects")
-    n_bytes = math.prod(shape) * dtype.itemsize
-    expect(n_bytes <= size, path, name, f"the {n_bytes} bytes of shape {shape}", f"{size} bytes")
-    flat = np.frombuffer(stream.read(n_bytes), dtype=dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
+def _of_some_bytes(path: AnyPath, field: str, array: np.ndarray) -> np.ndarray:
+    """`array`, unless its values take no bytes, so that a small file can declare any number of them."""
+    some = bool(array.nbytes or not array.size)
+    expect(some, path, field or "values", "values of some bytes", f"dtype {array.dtype}")
+    return array
 
 
 @contextmanager
 def open_zip(path: AnyPath) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose members are read in place, never unpacked into a folder."""
+    """A zip archive whose members are read in place, never unpacked into a folder; together they are no bomb.
+
+    zipfile unpacks no more of a member than its declared size, if it is stored or deflated.
+    """
     with reading(path):
         archive = zipfile.ZipFile(path)
     with archive:
+        limit, total = size_limit(Path(path).stat().st_size), 0
+        for info in archive.infolist():
+            total += info.file_size
+            expect(info.compress_type in PLAIN_ZIP, path, info.filename, "deflate", f"method {info.compress_type}")
+            expect(total <= limit, path, info.filename, f"members of at most {limit} bytes", f"{total} or more")
         yield archive
 
 
@@ -165,45 +176,14 @@ def mat(path: AnyPath, names: Sequence[str]) -> dict[str, Any]:
     """The variables of these names from a MATLAB file of version 4 to 7, as `scipy.io.loadmat` gives them."""
     from scipy.io import loadmat
 
-    with reading(path):
-        _check_mat_expansion(Path(path))
-        content = loadmat(str(path), variable_names=list(names))
+    from ._mat import vetted
+
+    with reading(path, ", ".join(names)):
+        source = vetted(Path(path), names, size_limit(Path(path).stat().st_size))
+        content = loadmat(source, variable_names=list(names))
     missing = [name for name in names if name not in content]
     expect(not missing, path, ", ".join(missing), "a variable of this name", "none")
     return content
-
-
-def _check_mat_expansion(path: Path) -> None:
-    """Refuse compressed variables that unpack to far more than the file: loadmat would unpack them whole.
-
-    Large files are judged by the size that they declare, because counting unpacks everything once more.
-    """
-    size = path.stat().st_size
-    limit = size_limit(size)
-    with path.open("rb") as stream:
-        order = "<" if stream.read(MAT_HEADER)[-2:] == b"IM" else ">"
-        while len(tag := stream.read(8)) == 8:
-            kind, n_bytes = struct.unpack(f"{order}II", tag)
-            if kind != MAT_COMPRESSED or n_bytes > size:
-                return
-            end = stream.tell() + n_bytes
-            unpacked = _declared_size(stream, order) if size > FULLY_CHECKED else _unpacked_size(stream, n_bytes, limit)
-            expect(unpacked <= limit, path, "a compressed variable", f"at most {limit} bytes", f"{unpacked} or more")
-            stream.seek(end)
-
-
-def _declared_size(stream: IO[bytes], order: str) -> int:
-    start = zlib.decompressobj().decompress(stream.read(1 << 10), 8)
-    return int(struct.unpack(f"{order}I", start[4:8])[0])
-
-
-def _unpacked_size(stream: IO[bytes], n_bytes: int, limit: int) -> int:
-    unpacker, total = zlib.decompressobj(), 0
-    compressed = stream.read(n_bytes)
-    while compressed and total <= limit:
-        total += len(unpacker.decompress(compressed, 1 << 20))
-        compressed = unpacker.unconsumed_tail
-    return total
 
 
 def struct_field(path: AnyPath, structure: np.ndarray, name: str) -> np.ndarray:
@@ -223,7 +203,7 @@ class Hdf5:
     limit: int
 
     def dataset(self, field: str) -> "h5py.Dataset":
-        """The dataset at `field` ("units/spike_times"), not read yet; it must lie in this very file."""
+        """The dataset at `field` ("units/spike_times"), not read yet; it has numbers or text, in this very file."""
         import h5py
 
         with reading(self.name, field):
@@ -231,23 +211,40 @@ class Hdf5:
             expect(isinstance(item, h5py.Dataset), self.name, field, "a dataset", type(item).__name__)
             outside = bool(item.external) or item.is_virtual
             expect(not outside, self.name, field, "data in this file", "data in another file")
-            plain = h5py.check_ref_dtype(item.dtype) is None and h5py.check_vlen_dtype(item.dtype) is None
+            plain = item.dtype.kind in "biufS" or h5py.check_string_dtype(item.dtype) is not None
             expect(plain, self.name, field, "numbers or text", f"dtype {item.dtype}")
             n_values = max(item.size or 0, math.prod(item.chunks or ()))
             n_bytes = n_values * item.dtype.itemsize
             expect(n_bytes <= self.limit, self.name, field, f"at most {self.limit} bytes", f"{n_bytes} ({item.shape})")
+            self._check_chunks(field, item)
+            self._check_texts(field, item)
             return item
 
     def array(self, field: str, *, ndim: int | None = None) -> np.ndarray:
         """The numbers at `field`."""
         with reading(self.name, field):
-            return numbers(self.name, field, self.dataset(field)[()], ndim=ndim)
+            item = self.dataset(field)
+            expect(item.dtype.kind in "biuf", self.name, field, "real numbers", f"dtype {item.dtype}")
+            return numbers(self.name, field, item[()], ndim=ndim)
 
     def strings(self, field: str) -> np.ndarray:
         """The texts at `field`, a flat array of str."""
         with reading(self.name, field):
-            values = np.ravel(self.dataset(field)[()])
-            return np.array([v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values], dtype=str)
+            item = self.dataset(field)
+            few = item.dtype.kind in "OS" and item.ndim <= 1 and (item.size or 0) <= MAX_TEXTS
+            expect(few, self.name, field, f"a row of up to {MAX_TEXTS} texts", f"{item.dtype} {item.shape}")
+            texts = [text.decode("utf-8") for text in self._blocks_of_texts(field, item)]
+            return np.array(texts, dtype=str)
+
+    def _blocks_of_texts(self, field: str, item: "h5py.Dataset") -> Iterator[bytes]:
+        """Few at a time: in a small file every text can be the same long one."""
+        longest = 1
+        for start in range(0, item.size or 0, TEXT_BLOCK):
+            block = np.ravel(item[start : start + TEXT_BLOCK] if item.ndim else item[()])
+            longest = max(longest, *map(len, block))
+            n_bytes = np.dtype("U1").itemsize * longest * item.size
+            expect(n_bytes <= self.limit, self.name, field, f"at most {self.limit} bytes of text", n_bytes)
+            yield from block
 
     def members(self, group: str = "/") -> Mapping[str, Any]:
         """What lies in a group."""
@@ -259,21 +256,77 @@ class Hdf5:
             return item
 
     def has(self, field: str) -> bool:
+        """Whether there is something at `field`."""
         with reading(self.name, field):
-            return field in self.file
+            try:
+                self._item(field)
+            except _AbsentError:
+                return False
+            return True
 
     def _item(self, field: str) -> Any:
-        """What is at `field`, if no link on the way leaves the file."""
+        """What is at `field`; no link on the way is followed out of the file or in circles."""
         import h5py
 
         item: Any = self.file
-        for part in filter(None, field.split("/")):
+        parts, n_links = field.split("/"), 0
+        while parts:
+            part = parts.pop(0)
+            if part in ("", "."):
+                continue
             members = list(item) if isinstance(item, h5py.Group) else []
-            expect(part in members, self.name, field, "to be there", f"{members[:20]} in {getattr(item, 'name', item)}")
+            if part not in members:
+                raise _AbsentError(f"{self.name}: {field}: expected to be there, got {members[:20]} in {item.name}")
             link = item.get(part, getlink=True)
             expect(not isinstance(link, h5py.ExternalLink), self.name, field, "data in this file", "a link out of it")
-            item = item[part]
+            if isinstance(link, h5py.SoftLink):
+                n_links += 1
+                expect(n_links <= MAX_LINKS, self.name, field, f"at most {MAX_LINKS} links on the way", "more")
+                parts = link.path.split("/") + parts
+                item = self.file if link.path.startswith("/") else item
+            else:
+                item = item[part]
         return item
+
+    def _check_chunks(self, field: str, item: "h5py.Dataset") -> None:
+        """Refuse chunks that become longer than the dataset declares: HDF5 unpacks gzip to whatever length it has."""
+        import h5py
+
+        plist = item.id.get_create_plist()
+        filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+        expect(len(filters) == len(set(filters)), self.name, field, "each filter once", f"filters {filters}")
+        unknown = [number for number in filters if not h5py.h5z.filter_avail(number)]
+        expect(not unknown, self.name, field, "a filter that this HDF5 library has", f"filters {unknown}")
+        if GZIP_FILTER not in filters:
+            return
+        chunks: list[Any] = []
+        item.id.chunk_iter(chunks.append)
+        declared, applied = math.prod(item.chunks) * item.dtype.itemsize, 1 << filters.index(GZIP_FILTER)
+        for chunk in chunks:
+            if chunk.size * MAX_DEFLATE > self.limit and not chunk.filter_mask & applied:
+                size = _unpacked_size(item.id.read_direct_chunk(chunk.chunk_offset)[1], declared)
+                expect(size <= declared, self.name, field, f"chunks of {declared} bytes", "more when unpacked")
+
+    def _check_texts(self, field: str, item: "h5py.Dataset") -> None:
+        """Refuse texts that declare to be larger than all that may be read: HDF5 sets that much memory aside."""
+        from ._vlen import text_lengths
+
+        if item.dtype.kind == "O" and item.size and Path(self.name).is_file():
+            longest = int(text_lengths(Path(self.name), item).max(initial=0))
+            expect(longest <= self.limit, self.name, field, f"texts of at most {self.limit} bytes", longest)
+
+
+class _AbsentError(CorruptDataError):
+    """There is nothing at a field of a file."""
+
+
+def _unpacked_size(packed: bytes, limit: int) -> int:
+    """How long deflated data are, counted until just past the limit."""
+    unpacker, size = zlib.decompressobj(), 0
+    while packed and size <= limit:
+        size += len(unpacker.decompress(packed, DEFLATE_BLOCK))
+        packed = unpacker.unconsumed_tail
+    return size
 
 
 @contextmanager
@@ -281,18 +334,40 @@ def open_hdf5(path: AnyPath) -> Iterator[Hdf5]:
     """An HDF5 file on disk, or at an http(s) address, of which only what is asked for is transferred."""
     import h5py
 
-    source: Any = _remote(str(path)) if str(path).startswith(("https://", "http://")) else Path(path)
+    with closing(_stream(path)) as source:
+        with reading(path):
+            source.seek(0, os.SEEK_END)
+            size = source.tell()
+            file = h5py.File(HeapChecked(source), "r")
+        with file:
+            yield Hdf5(file, str(path), size_limit(size))
+
+
+def _stream(path: AnyPath) -> Any:
+    if str(path).startswith(("https://", "http://")):
+        return _remote(str(path))
     with reading(path):
-        size = source.length if hasattr(source, "length") else source.stat().st_size
-        file = h5py.File(source, "r")
-    with file:
-        yield Hdf5(file, str(path), size_limit(size))
+        return Path(path).open("rb")
 
 
 def _remote(url: str) -> Any:
+    import requests
+
+    from ._download import reach
+    from ._files import OFFLINE_TIMEOUT
+
     try:
         import remfile
     except ImportError as error:
         raise ValueError(f"{url}: expected the package remfile (pip install 'neurovar[nwb]'), found none") from error
-    with reading(url):
-        return remfile.File(url)
+    try:
+        reach(url, OFFLINE_TIMEOUT)
+        first = requests.get(url, headers={"Range": "bytes=0-0"}, stream=True, timeout=REMOTE_TIMEOUT)
+        first.close()
+        first.raise_for_status()
+        remote = remfile.File(url) if first.status_code == requests.codes.partial_content else None
+    except Exception as error:  # remfile raises nothing narrower
+        raise DataUnavailableError(f"{url}: cannot be opened ({type(error).__name__}: {error})") from error
+    if remote is None:
+        raise DataUnavailableError(f"{url}: expected a server that sends parts of a file, got all: download it")
+    return remote

@@ -1,13 +1,15 @@
 """Declare a source: where its files are, how to cite them, under which licence, and what was recorded."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 Value = TypeVar("Value")
 AnyPath = str | os.PathLike[str]
+HASH = "sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
 
 
 class DataUnavailableError(ValueError):
@@ -34,6 +36,13 @@ class File:
     hash: str = ""
     size: int | None = None
     by_hand: str = ""
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or not path.name or ".." in path.parts:
+            raise ValueError(f"expected the path of a file below a data folder, got {self.path!r}")
+        if self.hash and not re.fullmatch(HASH, self.hash):
+            raise ValueError(f"{self.path}: expected a hash as {HASH}, got {self.hash!r}")
 
     @property
     def name(self) -> str:

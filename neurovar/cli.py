@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from neurovar.catalogue.commands import app as datasets
+
 app = typer.Typer(
     help="Neural variability in cortex and networks: measure it, move it, and test honestly whether it helps.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(datasets, name="datasets")
 
 
 @app.callback(invoke_without_command=True)
@@ -46,7 +49,9 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        print(f"neurovar: error: {error}", file=sys.stderr)
+        from neurovar.catalogue.console import printable
+
+        print(f"neurovar: error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -4,11 +4,15 @@ Missing repeats are NaN. A trial (one stimulus, one repeat) is whole or absent: 
 for none.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 DIMS = ("stimulus", "repeat", "unit")
 TIME_DIMS = (*DIMS, "time")
+BLOCK = 1 << 17  # values
 
 
 def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = False) -> xr.DataArray:
@@ -36,8 +40,22 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = Fals
     ...
     ValueError: expected at least 2 repeats of some stimulus, got at most 1
     """
-    _validate_form(responses, TIME_DIMS if time else DIMS)
+    validate_form(responses, TIME_DIMS if time else DIMS)
     values = responses.values
+    n_repeats = values.shape[1] if _all_finite(values) else _validate_trials(responses, values, time=time)
+    if n_repeats < min_repeats:
+        raise ValueError(f"expected at least {min_repeats} repeats of some stimulus, got at most {n_repeats}")
+    return responses
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Whether no value can be NaN or infinite, told from one sum; False where the sum is too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()))
+
+
+def _validate_trials(responses: xr.DataArray, values: np.ndarray, *, time: bool) -> int:
+    """Check which values are absent; the largest number of repeats."""
     if np.isinf(values).any():
         raise ValueError(f"expected finite responses or NaN, got {int(np.isinf(values).sum())} infinite values")
     present = ~np.isnan(values)
@@ -60,12 +78,10 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = Fals
     if (counts == 0).any():
         unseen = _some(responses["stimulus"].values[counts == 0], "stimulus", "stimuli")
         raise ValueError(f"expected a trial of every stimulus, got none of {unseen}")
-    if counts.max() < min_repeats:
-        raise ValueError(f"expected at least {min_repeats} repeats of some stimulus, got at most {counts.max()}")
-    return responses
+    return int(counts.max())
 
 
-def _validate_form(responses: xr.DataArray, dims: tuple[str, ...]) -> None:
+def validate_form(responses: xr.DataArray, dims: tuple[str, ...]) -> None:
     if not isinstance(responses, xr.DataArray):
         raise ValueError(f"expected an xarray.DataArray, got {type(responses).__name__}")
     if responses.dims != dims:
@@ -77,9 +93,10 @@ def _validate_form(responses: xr.DataArray, dims: tuple[str, ...]) -> None:
         raise ValueError(f"expected at least one {', '.join(dims[:-1])} and {dims[-1]}, got shape {responses.shape}")
     if "stimulus" not in responses.coords:
         raise ValueError("expected a coordinate 'stimulus' with an id for every stimulus, got none")
-    ids, counts = np.unique(responses.stimulus.values, return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(f"expected unique stimulus ids, got repeated {_some(ids[counts > 1], 'stimulus', 'stimuli')}")
+    ids = pd.Index(responses.stimulus.values)
+    if ids.has_duplicates:
+        repeated = ids[ids.duplicated()].unique().to_numpy()
+        raise ValueError(f"expected unique stimulus ids, got repeated {_some(repeated, 'stimulus', 'stimuli')}")
 
 
 def _validate_bins(present: np.ndarray) -> None:
@@ -95,6 +112,89 @@ def _validate_bins(present: np.ndarray) -> None:
 def _some(names: np.ndarray, noun: str, plural: str, *, most: int = 5) -> str:
     shown = ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
     return f"{len(names)} {noun if len(names) == 1 else plural} ({shown})"
+
+
+def arrange(
+    values: np.ndarray, stimulus: np.ndarray, *, rows: np.ndarray | None = None, overwrite: bool = False
+) -> xr.DataArray:
+    """Responses from one row a presentation: each stimulus's rows, in the order shown, become its repeats.
+
+    Parameters
+    ----------
+    values : (presentation, unit) or (presentation, unit, time); integers become floating-point numbers.
+    stimulus : (presentation,) the id of the stimulus of each row; the ids come out sorted.
+    rows : (n,) the presentations to take, in the order shown; by default all.
+    overwrite : whether `values` may be overwritten and become the result, which saves half of the memory.
+
+    Returns
+    -------
+    DataArray (stimulus, repeat, unit[, time]), NaN where a stimulus had fewer repeats than another; its coordinate
+    `presentation` (stimulus, repeat) has the row of each trial, −1 where absent. It may be a view with other strides.
+
+    Raises
+    ------
+    ValueError : if there is no row, or not one stimulus for each.
+
+    Examples
+    --------
+    >>> arrange(np.array([[1.0], [2.0], [3.0]]), np.array([7, 4, 7])).values[:, :, 0].tolist()
+    [[2.0, nan], [1.0, 3.0]]
+    """
+    values, stimulus = np.asarray(values), np.asarray(stimulus)
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise ValueError(f"expected an array (presentation, unit[, time]) that is not empty, got shape {values.shape}")
+    if stimulus.shape != values.shape[:1]:
+        raise ValueError(f"expected a stimulus for each of {len(values)} presentations, got shape {stimulus.shape}")
+    rows = np.arange(len(values)) if rows is None else np.asarray(rows)
+    if not len(rows):
+        raise ValueError(f"expected at least one of the {len(values)} presentations to take, got none")
+    ids, row = np.unique(stimulus[rows], return_inverse=True)
+    order = trial_order(row)
+    order = np.where(order < 0, -1, rows[order])
+    return xr.DataArray(
+        gather(values, order, overwrite=overwrite),
+        dims=DIMS if values.ndim == 2 else TIME_DIMS,
+        coords={"stimulus": ids, "presentation": (DIMS[:2], order)},
+    )
+
+
+def trial_order(row: np.ndarray) -> np.ndarray:
+    """Which presentation is repeat r of stimulus s, (stimulus, repeat), −1 where none; `row` has stimuli."""
+    n_repeats = np.bincount(row)
+    by_stimulus = np.argsort(row, kind="stable")
+    repeat = np.arange(len(row)) - np.repeat(np.cumsum(n_repeats) - n_repeats, n_repeats)
+    order = np.full((len(n_repeats), n_repeats.max()), -1)
+    order[row[by_stimulus], repeat] = by_stimulus
+    return order
+
+
+def gather(values: np.ndarray, order: np.ndarray, *, overwrite: bool) -> np.ndarray:
+    """`values` at `order`, copied once, along the axis that lies together in memory (in MATLAB's it is the other)."""
+    dtype = np.result_type(values.dtype, np.float32)
+    if values.flags.f_contiguous:
+        columns = values.T.reshape(-1, len(values))
+        in_place = overwrite and values.flags.writeable and dtype == values.dtype and order.size <= len(values)
+        into = columns[:, : order.size] if in_place else np.empty((len(columns), order.size), dtype)
+        _gather_columns(columns, order.ravel(), into)
+        rest = values.ndim - 1
+        axes = (rest, rest + 1, *range(rest - 1, -1, -1))
+        gathered = into.reshape(*values.T.shape[:-1], *order.shape).transpose(axes)
+    else:
+        gathered = np.take(values, order, axis=0).astype(dtype, copy=False)
+    gathered[order < 0] = np.nan
+    return gathered
+
+
+def _gather_columns(columns: np.ndarray, order: np.ndarray, into: np.ndarray) -> None:
+    """Each row of `columns` at `order`, in blocks that fit a cache; `into` may be part of `columns`."""
+    n_together = max(1, BLOCK // order.size)
+
+    def gather(start: int) -> None:
+        block = slice(start, start + n_together)
+        into[block] = np.take(columns[block], order, axis=1, mode="wrap")  # as fast only in this mode
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(gather, range(0, len(columns), n_together)))
 
 
 def repeat_counts(responses: xr.DataArray) -> xr.DataArray:
@@ -123,7 +223,7 @@ def sum_time(responses: xr.DataArray, *, window: tuple[float, float] | None = No
     >>> float(sum_time(binned, window=(0.05, 0.15)).item())
     2.0
     """
-    _validate_form(responses, TIME_DIMS)
+    validate_form(responses, TIME_DIMS)
     kept = responses
     if window is not None:
         start, width = responses["time"].values, float(responses.attrs["bin_width"])

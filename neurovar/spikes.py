@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from neurovar.presentations import arrange
-from neurovar.responses import sum_time, validate
+from neurovar.responses import arrange, sum_time, validate
 
-SLACK = 1e-6
+SLACK = 1e-6  # s: far below the clock of any recording, far above the rounding of times
+DECIMALS = 12  # of edges in s: without rounding, 3 × 0.1 lies above 0.3, and a spike at 0.3 in another bin
 
 
 def count(
@@ -21,7 +21,8 @@ def count(
 ) -> xr.DataArray:
     """Count each unit's spikes in a window about each presentation.
 
-    A spike at t counts where onset + start ≤ t < onset + stop; so does each bin with its own start and stop.
+    A spike at t counts where onset + start ≤ t < onset + stop; so does each bin with its own start and stop. Windows of
+    presentations may overlap: a spike then counts for each.
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ def count(
 
     Raises
     ------
-    ValueError : for a window that does not go forward or is no whole number of bins, and for times or onsets that are
-        not finite or, of spikes, decrease.
+    ValueError : for a window that does not go forward or is no whole number of bins, for times or onsets that are not
+        finite or, of spikes, decrease, and if there is no unit or not one stimulus for each onset.
 
     Examples
     --------
@@ -50,15 +51,13 @@ def count(
     edges = bin_edges(window, bin_width)
     onsets = _finite("onsets", onsets)
     values = np.empty((len(onsets), len(spike_times), len(edges) - 1), dtype=np.float32)
-    at = (onsets[:, None] + edges).ravel()
+    at = onsets[:, None] + edges
     for unit, times in enumerate(spike_times):
-        before = np.searchsorted(_increasing(unit, times), at).reshape(len(onsets), len(edges))
-        values[:, unit] = np.diff(before, axis=1)
-    attrs = {"units": "spike count", "window": f"{window[0]:g} to {window[1]:g} s"}
+        values[:, unit] = np.diff(np.searchsorted(_increasing(unit, times), at), axis=1)
+    attrs = {"units": "spike count", "window": _span(*edges[[0, -1]])}
     if bin_width is None:
         return arrange(values[:, :, 0], stimulus).assign_attrs(attrs)
-    binned = arrange(values, stimulus).assign_coords(time=edges[:-1])
-    return binned.assign_attrs(attrs, bin_width=bin_width)
+    return arrange(values, stimulus).assign_coords(time=edges[:-1]).assign_attrs(attrs, bin_width=bin_width)
 
 
 def rebin(
@@ -66,15 +65,18 @@ def rebin(
 ) -> xr.DataArray:
     """Counts that were published in bins, summed to wider bins or, without `bin_width`, over the window.
 
+    Only bins that lie wholly in the window count; attrs["window"] says which span they cover.
+
     Parameters
     ----------
     counts : DataArray (stimulus, repeat, unit, time) as `count` gives it.
-    window : start and stop in s from stimulus onset, of which the whole bins count; by default all.
+    window : start and stop in s from stimulus onset; by default all bins count.
     bin_width : in s, a multiple of the width of the bins that there are.
 
     Raises
     ------
-    ValueError : if no bin lies in the window, or the bins do not fit into wider ones.
+    ValueError : if the bins are not described or do not follow one another, none lies in the window, or they do not
+        fit into wider ones.
 
     Examples
     --------
@@ -83,19 +85,31 @@ def rebin(
     [1.0, 1.0]
     """
     validate(counts, time=True)
-    width = float(counts.attrs["bin_width"])
+    kept = _within(counts, window)
+    width, n_bins = float(kept.attrs["bin_width"]), kept.sizes["time"]
     if bin_width is None:
-        return sum_time(counts, window=window)
-    start = counts["time"].values
-    first, last = window or (start[0], start[-1] + width)
-    kept = counts.isel(time=np.flatnonzero((start >= first - SLACK) & (start + width <= last + SLACK)))
-    n_together = round(bin_width / width)
-    if n_together < 1 or abs(n_together * width - bin_width) > SLACK or not kept.sizes["time"]:
-        raise ValueError(f"expected a bin width that is a multiple of {width:g} s, in a window, got {bin_width:g} s")
-    if kept.sizes["time"] % n_together:
-        raise ValueError(f"expected a whole number of bins of {bin_width:g} s, got {kept.sizes['time']} of {width:g} s")
+        return sum_time(kept).assign_attrs(window=kept.attrs["window"])
+    n_together = _n_bins(bin_width, width)
+    if not n_together or n_bins % n_together:
+        there_are = f"{n_bins} bins of {width:g} s"
+        raise ValueError(f"expected a bin width of which {there_are} make a whole number, got {bin_width:g} s")
     summed = kept.values.reshape(*kept.shape[:3], -1, n_together).sum(axis=-1)
     return kept.isel(time=slice(None, None, n_together)).copy(data=summed).assign_attrs(bin_width=bin_width)
+
+
+def _within(counts: xr.DataArray, window: tuple[float, float] | None) -> xr.DataArray:
+    """The bins that lie wholly in the window, with the span that they cover in attrs["window"]."""
+    if "time" not in counts.coords or "bin_width" not in counts.attrs:
+        raise ValueError("expected the coordinate 'time' and attrs['bin_width'], which describe the bins, got not both")
+    start, width = counts["time"].values, float(counts.attrs["bin_width"])
+    if width <= SLACK or not np.allclose(np.diff(start), width, rtol=0, atol=SLACK):
+        raise ValueError(f"expected time bins of {width:g} s that follow one another, got starts {start[:5]}")
+    first, last = (-np.inf, np.inf) if window is None else bin_edges(window, None)
+    inside = np.flatnonzero((start >= first - SLACK) & (start + width <= last + SLACK))
+    if not len(inside):
+        there_are = f"bins of {width:g} s from {_span(start[0], start[-1] + width)}"
+        raise ValueError(f"expected a window with whole bins, got {window} of {there_are}")
+    return counts.isel(time=inside).assign_attrs(window=_span(start[inside[0]], start[inside[-1]] + width))
 
 
 def bin_edges(window: tuple[float, float], bin_width: float | None) -> np.ndarray:
@@ -104,22 +118,30 @@ def bin_edges(window: tuple[float, float], bin_width: float | None) -> np.ndarra
     >>> bin_edges((0.0, 0.1), 0.05).tolist()
     [0.0, 0.05, 0.1]
     """
-    start, stop = window
-    if not (np.isfinite(window).all() and start < stop):
+    if len(window) != 2 or not np.isfinite(window).all() or window[0] >= window[1]:
         raise ValueError(f"expected a window (start, stop) in s that goes forward, got {window}")
-    if bin_width is None:
-        return np.array([start, stop])
-    n_bins = round((stop - start) / bin_width) if bin_width > 0 else 0
-    if n_bins < 1 or abs(n_bins * bin_width - (stop - start)) > SLACK:
+    start, stop = window
+    n_bins = 1 if bin_width is None else _n_bins(stop - start, bin_width)
+    if not n_bins:
         raise ValueError(f"expected a window of whole bins, got {window} s in bins of {bin_width:g} s")
-    return np.linspace(start, stop, n_bins + 1)
+    return np.linspace(start, stop, n_bins + 1).round(DECIMALS) + 0.0  # no −0
+
+
+def _n_bins(span: float, width: float) -> int:
+    """How many bins of this width fill the span, 0 if no whole number."""
+    n_bins = round(span / width) if width > SLACK and span > SLACK else 0
+    return n_bins if abs(n_bins * width - span) <= SLACK else 0
+
+
+def _span(start: float, stop: float) -> str:
+    return f"{start:g} to {stop:g} s"
 
 
 def _finite(name: str, times: np.ndarray) -> np.ndarray:
-    array = np.asarray(times, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise ValueError(f"expected {name} as a row of finite times in s, got shape {array.shape}")
-    return array
+    array = np.asarray(times)
+    if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"expected {name} as a row of finite times in s, got {array.dtype} of shape {array.shape}")
+    return array.astype(np.float64, copy=False)
 
 
 def _increasing(unit: int, times: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Which tests run here, on one thread each, and what Brain-Score needs before it is imported."""
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Server, running
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist already uses every core
 
@@ -47,6 +48,24 @@ def private_brainscore_folders(tmp_path_factory: pytest.TempPathFactory) -> Iter
         for name in ("RESULTCACHING_HOME", "BRAINIO_HOME"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no NEUROVAR_DATA and no proxy."""
+    import pooch
+
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.delenv("NEUROVAR_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path / "cache" / "neurovar"
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start servers on this machine; see `servers.Server` for what they can be told to do."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(running(Server(*args, **kwargs)))
 
 
 def _missing_data() -> str | None:

@@ -13,9 +13,9 @@ LAYERS = (
     {"responses", "covariance", "_provenance", "_layers"},
     {"estimation", "spectra", "activations", "modifications", "injection", "simulation", "pretrained"}
     | {"presentations", "spikes", "storage"},
-    {"transplant", "attacks", "training"},
-    {"comparison", "robustness", "plotting", "report"},
-    {"quickstart"},
+    {"transplant", "attacks", "training", "checks"},
+    {"comparison", "robustness", "plotting", "report", "description"},
+    {"quickstart", "catalogue"},
     {"cli"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from neurovar import plotting
+from neurovar.plotting._accuracy import _noise_styles
+from neurovar.plotting._systems import _system_styles
 
 SYSTEMS = ["V4", "_blocks.4", "_conv_head"]
 NOISES = ["none", "isotropic", "v4", "v4_diagonal", "v4_rotated", "pgd", "pgd_diagonal", "pgd_rotated"]
@@ -140,7 +142,7 @@ def test_a_system_has_one_colour_in_every_figure(comparison: xr.Dataset) -> None
 
 
 def test_more_systems_than_colours_still_look_different() -> None:
-    looks = plotting._system_styles(f"layer{i}" for i in range(19))
+    looks = _system_styles(f"layer{i}" for i in range(19))
     assert len({(look["color"], look["linestyle"], look["marker"]) for look in looks.values()}) == 19
 
 
@@ -222,7 +224,7 @@ def test_each_noise_has_its_own_look_everywhere(summary: xr.Dataset) -> None:
 
 
 def test_controls_share_the_colour_of_their_family_and_new_families_get_one() -> None:
-    looks = plotting._noise_styles(["v4", "v4_rotated", "v1", "v1_diagonal", "mouse"])
+    looks = _noise_styles(["v4", "v4_rotated", "v1", "v1_diagonal", "mouse"])
     colors = {name: look["color"] for name, look in looks.items()}
     assert colors["v4"] == colors["v4_rotated"]
     assert colors["v1"] == colors["v1_diagonal"]

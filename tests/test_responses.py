@@ -1,13 +1,14 @@
 """Validation, alignment, residuals, splits and conversion of responses."""
 
+from collections.abc import Callable
+
 import numpy as np
-import pandas as pd
 import pytest
 import reference
 import xarray as xr
 
-from neurovar import responses
-from neurovar.responses import DIMS
+from neurovar import estimation, responses
+from neurovar.responses import DIMS, TIME_DIMS
 
 
 def recording(n_stimuli: int = 12, n_repeats: int = 5, n_units: int = 4, least_repeats: int = 2) -> xr.DataArray:
@@ -78,6 +79,137 @@ def test_a_long_list_of_names_is_cut() -> None:
 def test_integer_counts_are_valid() -> None:
     da = reference.responses(np.arange(24).reshape(3, 2, 4))
     assert responses.validate(da, min_repeats=2) is da
+
+
+def binned(n_stimuli: int = 3, n_repeats: int = 2, n_units: int = 4, n_bins: int = 5) -> xr.DataArray:
+    """Counts in bins of 0.1 s from -0.1 s on; the last stimulus has one repeat less."""
+    values = np.random.default_rng(0).poisson(3, size=(n_stimuli, n_repeats, n_units, n_bins)).astype(np.float32)
+    values[-1, -1] = np.nan
+    coords = {"stimulus": [f"s{i}" for i in range(n_stimuli)], "time": (np.arange(n_bins) - 1) / 10}
+    attrs = {"units": "spike count", "bin_width": 0.1, "window": "-0.1 to 0.4 s", "doi": "10.1000/1"}
+    return xr.DataArray(values, dims=TIME_DIMS, coords=coords, attrs=attrs, name="responses")
+
+
+def binned_but(index: tuple, value: float) -> xr.DataArray:
+    da = binned()
+    da.values[index] = value
+    return da
+
+
+INVALID_BINS = {
+    r"expected dims \('stimulus', 'repeat', 'unit', 'time'\), got \('stimulus', 'repeat', 'unit'\)$": (
+        reference.responses(np.ones((3, 2, 4)))
+    ),
+    r"expected dims \('stimulus', 'repeat', 'unit', 'time'\), got \('time',": binned().transpose("time", ...),
+    r"expected at least one stimulus, repeat, unit and time, got shape \(3, 2, 4, 0\)": binned(n_bins=0),
+    "expected real numbers, got dtype bool": binned().astype(bool),
+    "expected a coordinate 'stimulus' with an id": binned().drop_vars("stimulus"),
+    r"unique stimulus ids, got repeated 1 stimulus \(a\)": binned().assign_coords(stimulus=["a", "b", "a"]),
+    "expected finite responses or NaN, got 1 infinite values": binned_but((0, 0, 0, 0), np.inf),
+    r"whole or absent, got 1 with some time bins missing \(the first: stimulus 1, repeat 0, unit 3\)": (
+        binned_but((1, 0, 3, 2), np.nan)
+    ),
+    r"whole or absent, got 1 with some time bins missing \(the first: stimulus 0, repeat 1, unit 2\)": (
+        binned_but((0, 1, 2, 0), np.nan)
+    ),
+    r"whole or absent, got 1 trials with some units missing \(the first: stimulus s1, repeat 0\)": (
+        binned_but((1, 0, 3), np.nan)
+    ),
+    r"expected a value for every unit, got only NaN for 1 unit \(2\)": binned_but(
+        (slice(None), slice(None), 2), np.nan
+    ),
+    r"expected a trial of every stimulus, got none of 1 stimulus \(s1\)": binned_but((1,), np.nan),
+}
+
+
+@pytest.mark.parametrize("message", INVALID_BINS)
+def test_validate_of_time_bins_names_what_is_wrong(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        responses.validate(INVALID_BINS[message], time=True)
+
+
+def test_validate_of_time_bins() -> None:
+    da = binned()
+    assert responses.validate(da, time=True, min_repeats=2) is da
+    with pytest.raises(ValueError, match="expected at least 3 repeats of some stimulus, got at most 2"):
+        responses.validate(da, time=True, min_repeats=3)
+
+
+def test_time_must_be_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"got \(.*'time'\); sum over time first: responses.sum_time"):
+        responses.validate(binned())
+
+
+@pytest.mark.parametrize(
+    ("window", "kept"),
+    [
+        (None, range(5)),
+        ((-0.1, 0.4), range(5)),
+        ((0.0, 0.2), range(1, 3)),
+        ((0.1, 0.3), range(2, 4)),
+        ((-0.05, 0.25), range(1, 3)),
+        ((-9, 9), range(5)),
+    ],
+)
+def test_sum_time_of_whole_bins_in_the_window(window: tuple[float, float] | None, kept: range) -> None:
+    da = binned()
+    total = responses.sum_time(da, window=window)
+    for s, r, u in np.ndindex(3, 2, 4):
+        expected = sum(float(da.values[s, r, u, t]) for t in kept)
+        np.testing.assert_equal(float(total.values[s, r, u]), expected)
+    assert np.isnan(total.values[-1, -1]).all()
+    assert responses.validate(total, min_repeats=2) is total
+    assert total.stimulus.values.tolist() == ["s0", "s1", "s2"] and "time" not in total.coords
+
+
+def test_sum_time_keeps_what_is_said_of_the_recording_but_not_of_the_bins() -> None:
+    da = binned()
+    assert responses.sum_time(da).attrs == {"units": "spike count", "window": "-0.1 to 0.4 s", "doi": "10.1000/1"}
+    assert responses.sum_time(da, window=(0.0, 0.2)).attrs["window"] == "0 to 0.2 s"
+    assert da.attrs["bin_width"] == 0.1, "the argument is left alone"
+
+
+def test_sum_time_of_a_window_without_a_bin() -> None:
+    for window in [(0.4, 0.5), (0.02, 0.09), (0.3, 0.1)]:
+        with pytest.raises(
+            ValueError, match=r"expected a window with whole time bins, got .* -0.1 to 0.4 s in bins of 0.1"
+        ):
+            responses.sum_time(binned(), window=window)
+
+
+def test_sum_time_of_responses_without_time() -> None:
+    with pytest.raises(ValueError, match=r"expected dims .*'time'"):
+        responses.sum_time(recording())
+
+
+def test_units_of_different_recordings_have_no_noise_correlations() -> None:
+    together, apart = recording(), recording().assign_attrs(not_simultaneous="one electrode a day")
+    responses.require_simultaneous(together)
+    refused: dict[str, Callable[[xr.DataArray], object]] = {
+        "require_simultaneous": responses.require_simultaneous,
+        "noise_covariance": estimation.noise_covariance,
+        "noise_correlation": estimation.noise_correlation,
+        "pooled noise_correlation": lambda da: estimation.noise_correlation(da, zscore=False),
+        "effective_dimensionality": estimation.effective_dimensionality,
+        "fit_covariance": lambda da: estimation.fit_covariance(da, kind="low_rank", rank=2),
+    }
+    for estimate in refused.values():
+        estimate(together)
+        with pytest.raises(ValueError, match=r"recorded together, got others \(one electrode a day\): no noise corr"):
+            estimate(apart)
+
+
+def test_units_of_different_recordings_have_a_signal() -> None:
+    together, apart = recording(), recording().assign_attrs(not_simultaneous="one electrode a day")
+    for estimate in (estimation.signal_correlation, estimation.reliability):
+        np.testing.assert_array_equal(estimate(apart, rng=0), estimate(together, rng=0))
+
+
+def test_the_fano_factor_of_residuals_is_refused_with_the_reason() -> None:
+    residual = recording().assign_attrs(units="spike count residual", residuals="the PSTH was subtracted")
+    expected = r"attrs\['units'\] = 'spike count', got 'spike count residual' \(the PSTH was subtracted\)"
+    with pytest.raises(ValueError, match=expected):
+        estimation.fano_factor(residual)
 
 
 def test_repeat_counts() -> None:
@@ -186,74 +318,3 @@ def test_constant_units_are_dropped(dtype: type) -> None:
 def test_only_constant_units() -> None:
     with pytest.raises(ValueError, match="expected units that vary between repeats, got none among 4"):
         responses.drop_constant(reference.responses(np.ones((3, 2, 4))))
-
-
-def table(ids: list, n_units: int = 3) -> xr.DataArray:
-    values = np.random.default_rng(0).normal(size=(len(ids), n_units))
-    coords = {"stimulus_id": ("presentation", ids), "area": ("neuroid", [f"V{i}" for i in range(n_units)])}
-    return xr.DataArray(values, dims=("presentation", "neuroid"), coords=coords, attrs={"units": "spikes/s"})
-
-
-IDS = ["b", "a", "b", "c", "b", "a"]
-
-
-def check_conversion(da: xr.DataArray, values: np.ndarray) -> None:
-    """Against a loop over the presentations of IDS."""
-    expected = np.full((3, 3, values.shape[1]), np.nan)
-    position = np.full((3, 3), -1)
-    seen: dict[str, int] = {}
-    for row, name in enumerate(IDS):
-        stimulus, repeat = ["b", "a", "c"].index(name), seen.get(name, 0)
-        expected[stimulus, repeat], position[stimulus, repeat] = values[row], row
-        seen[name] = repeat + 1
-    assert da.stimulus.values.tolist() == ["b", "a", "c"]
-    np.testing.assert_array_equal(da.values, expected)
-    np.testing.assert_array_equal(da.presentation.values, position)
-    assert da.area.dims == ("unit",) and da.area.values.tolist() == ["V0", "V1", "V2"]
-    assert responses.validate(da, min_repeats=3) is da
-
-
-@pytest.mark.parametrize("flipped", [False, True])
-def test_a_table_of_presentations(flipped: bool) -> None:
-    assembly = table(IDS)
-    da = responses.from_presentations(assembly.transpose() if flipped else assembly)
-    check_conversion(da, assembly.values)
-    assert da.attrs == {"units": "spikes/s"}
-
-
-def test_a_table_with_multi_indexes_as_brainio_has_it() -> None:
-    assembly = table(IDS)
-    presentation = pd.MultiIndex.from_arrays([IDS, range(len(IDS))], names=["stimulus_id", "repetition"])
-    neuroid = pd.MultiIndex.from_arrays([["V0", "V1", "V2"], [5, 6, 7]], names=["area", "neuroid_id"])
-    coords = {"presentation": presentation, "neuroid": neuroid}
-    da = responses.from_presentations(xr.DataArray(assembly.values, dims=assembly.dims, coords=coords))
-    check_conversion(da, assembly.values)
-    assert da.neuroid_id.values.tolist() == [5, 6, 7]
-
-
-def test_repeats_keep_the_order_of_presentation_in_a_long_table() -> None:
-    ids = np.random.default_rng(0).integers(5, size=400)
-    da = responses.from_presentations(table(ids.tolist()))
-    for stimulus in da.stimulus.values:
-        order = da.presentation.sel(stimulus=stimulus).values
-        assert order[order >= 0].tolist() == np.flatnonzero(ids == stimulus).tolist()
-
-
-def test_a_table_of_integers_and_another_name() -> None:
-    assembly = (table(IDS) * 10).astype(np.int16).rename(stimulus_id="image")
-    da = responses.from_presentations(assembly, stimulus="image")
-    check_conversion(da, assembly.values.astype(float))
-
-
-def test_a_table_of_other_dims() -> None:
-    with pytest.raises(
-        ValueError, match=r"expected dims \('presentation', 'neuroid'\), got \('presentation', 'unit'\)"
-    ):
-        responses.from_presentations(table(IDS).rename(neuroid="unit"))
-
-
-@pytest.mark.parametrize("stimulus", ["image", "area"])
-def test_a_table_without_the_stimulus(stimulus: str) -> None:
-    expected = rf"expected a coordinate '{stimulus}' on 'presentation', got \['stimulus_id'\]"
-    with pytest.raises(ValueError, match=expected):
-        responses.from_presentations(table(IDS), stimulus=stimulus)

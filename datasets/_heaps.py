@@ -1,0 +1,61 @@
+"""A file that HDF5 reads through Python, so that heaps of texts in which its C library would loop for ever are refused.
+
+A global heap (signature GCOL) is a row of objects, each with its size; an object of size 0 in the unused part is never
+passed. What HDF5 reads of a heap is seen here first.
+"""
+
+import struct
+from typing import BinaryIO
+
+SIGNATURE = b"GCOL\x01\0\0\0"
+MAX_METADATA = 1 << 20  # HDF5 reads the start of each heap by itself, 4 KiB at first
+
+
+class HeapChecked:
+    """What h5py asks of a file, passed on to `file`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._checked: set[int] = set()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._file.tell()
+        data = self._file.read(size)
+        at = data.find(SIGNATURE) if len(data) <= MAX_METADATA else -1
+        while at >= 0:
+            self._check(start + at)
+            at = data.find(SIGNATURE, at + 1)
+        self._file.seek(start + len(data))
+        return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _check(self, address: int) -> None:
+        """Walk the objects: 2 bytes number, 6 others, 8 bytes size; number 0 is the unused rest, header included."""
+        if address in self._checked:
+            return
+        (size,) = struct.unpack("<8xQ", self._header(address))
+        at = 16
+        while at + 16 <= size:
+            number, n_bytes = struct.unpack("<H6xQ", self._header(address + at))
+            step = 16 + (n_bytes + 7) // 8 * 8 if number else n_bytes
+            if step < 16 or at + step > size:
+                raise ValueError(f"heap of texts at byte {address}: object {number} has {n_bytes} bytes")
+            at += step
+        self._checked.add(address)
+
+    def _header(self, address: int) -> bytes:
+        self._file.seek(address)
+        header = self._file.read(16)
+        if len(header) < 16:
+            raise ValueError(f"heap of texts at byte {address}: ends early")
+        return header

@@ -1,0 +1,87 @@
+"""Fields of a MATLAB struct where they lie in the file: scipy copies each array, and reads all other fields too.
+
+The layout is that of "MAT-File Format" (MathWorks), level 5.
+"""
+
+import io
+import math
+import mmap
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from . import _mat, _read
+
+NUMERIC = range(6, 16)  # double, single and the integers, signed and unsigned
+TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+TAG_BYTES = 8
+
+
+def struct_fields(path: Path, variable: str, names: Collection[str]) -> dict[str, list[np.ndarray]]:
+    """These fields of a struct array, real numbers, as far as it has them: a list with an array of each element.
+
+    The arrays are in Fortran order, of the type in which the file stores them, and read-only if it is not compressed.
+    """
+    with _read.reading(path, variable):
+        content = _content(path, variable)
+        order = _order(content)
+        starts = [found.start for found in _mat._variables(content, order) if found.name == variable]
+        _read.expect(len(starts) == 1, path, variable, "one variable of this name", len(starts))
+        place = _mat._Place(content, order, starts[0])
+        header = place.header()
+        _read.expect(header.kind == _mat.STRUCT, path, variable, "a struct", f"an array of class {header.kind}")
+        present = _field_names(place)
+        n_bytes = header.n_values * max(len(present), 1) * TAG_BYTES
+        _read.expect(n_bytes <= len(content), path, variable, f"at least {n_bytes} bytes", len(content))
+        fields: dict[str, list[np.ndarray]] = {name: [] for name in present if name in names}
+        for _ in range(header.n_values):
+            for name in present:
+                (n_bytes,) = struct.unpack_from(f"{order}I", content, place.at + 4)
+                following = place.at + TAG_BYTES + n_bytes
+                if name in fields:
+                    fields[name].append(_numbers(path, f"{variable}.{name}", place))
+                place.at = following
+        return fields
+
+
+def _content(path: Path, variable: str) -> _mat.Content:
+    """The file, or a copy in which the variable is unpacked."""
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if any(found.compressed for found in _mat._variables(content, _order(content)) if found.name == variable):
+        source = _mat.vetted(path, [variable], _read.size_limit(len(content)))
+        if isinstance(source, io.BytesIO):
+            return source.getbuffer()
+    return content
+
+
+def _order(content: _mat.Content) -> str:
+    return "<" if content[_mat.HEADER - 2 : _mat.HEADER] == b"IM" else ">"
+
+
+def _field_names(place: _mat._Place) -> list[str]:
+    (length,) = place._integers()
+    texts = place._data()
+    return [texts[at : at + length].split(b"\0")[0].decode("latin1") for at in range(0, len(texts), length)]
+
+
+def _numbers(path: Path, field: str, place: _mat._Place) -> np.ndarray:
+    """The matrix at a place; its data are there as they are in memory."""
+    kind, n_bytes = struct.unpack_from(f"{place.order}II", place.content, place.at)
+    _read.expect(kind == _mat.MATRIX, path, field, "a matrix", f"an element of type {kind}")
+    if n_bytes == 0:
+        return np.zeros((0, 0))
+    (flags,) = struct.unpack_from(f"{place.order}I", place.content, place.at + 16)
+    real = flags & 0xFF in NUMERIC and not flags & _mat.COMPLEX
+    _read.expect(real, path, field, "real numbers", f"class {flags & 0xFF}")
+    place.at += 24
+    shape = place._integers()
+    place._data()  # the name
+    (kind,) = struct.unpack_from(f"{place.order}I", place.content, place.at)
+    dtype = np.dtype(place.order + TYPES[kind & 0xFFFF])
+    start, stop = place._element()
+    stored, needed = stop - start, math.prod(shape) * dtype.itemsize
+    _read.expect(stored == needed, path, field, f"the {needed} bytes of shape {shape}", f"{stored} bytes")
+    return np.ndarray(shape, dtype, buffer=place.content, offset=start, order="F")

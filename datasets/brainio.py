@@ -1,0 +1,288 @@
+"""Assemblies of Brain-Score (BrainIO): its public netCDF files, one's own, and live ones, both ways and without loss.
+
+Nothing here needs Brain-Score: netCDF is read and written directly, and a live assembly is an `xarray.DataArray`. The
+public assemblies are those that keep their repetitions; the others are averages, which have no variability.
+
+Schrimpf, Kubilius, Hong, et al. 2018, doi:10.1101/407007.
+"""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from neurovar.presentations import flatten, from_responses, to_responses
+from neurovar.responses import validate
+
+from . import _brainio_netcdf, _brainio_template, _read
+from ._brainio_assemblies import ASSEMBLIES, Assembly
+from ._files import find
+from ._source import AnyPath, Source, choose
+
+SUBJECTS = ("subject", "animal", "monkey", "subject_id")
+AREAS = ("area", "region")
+
+SOURCE = Source(
+    name="brainio",
+    title="Brain-Score: Which Artificial Neural Network for Object Recognition is most Brain-Like?",
+    doi="10.1101/407007",
+    citation=(
+        "Schrimpf M, Kubilius J, Hong H, et al. (2018). Brain-Score: Which Artificial Neural Network for Object "
+        "Recognition is most Brain-Like? bioRxiv 407007. Cite each assembly's own paper too."
+    ),
+    license="not stated",
+    license_url="https://github.com/brain-score/vision",
+    redistribution=None,
+    derivatives=None,
+    units="of each assembly its own",
+    area="V1, V2, V4, IT",
+    species="macaque, human",
+    method="electrodes, fMRI",
+    n_units="166 to 221,168",
+    n_stimuli="100 to 7250",
+    n_repeats="3 to 179",
+    sessions={name: (assembly.file,) for name, assembly in ASSEMBLIES.items()},
+)
+
+
+def sessions() -> tuple[str, ...]:
+    """The names of the assemblies in Brain-Score's registry."""
+    return tuple(ASSEMBLIES)
+
+
+def load(
+    *, session: str = "MajajHong2015.public", subject: str | None = None, path: AnyPath | None = None
+) -> xr.DataArray:
+    """Responses of one assembly of Brain-Score.
+
+    Trials that have no value for some of the units are left out, and attrs["dropped_trials"] says how many. An assembly
+    whose units were not recorded together has attrs["not_simultaneous"] with the reason, and no noise correlations.
+
+    Parameters
+    ----------
+    session : one of `sessions()`. Most are private in Brain-Score: their files must be at `path`, in `NEUROVAR_DATA` or
+        in the cache.
+    subject : whose units; by default those of all subjects, which were never recorded together.
+    path : the netCDF file, or a folder that has it; by default it is searched for.
+
+    Returns
+    -------
+    DataArray (stimulus, repeat, unit), with `time` if the assembly has several time bins: `time` is the start of each
+    in s from stimulus onset, attrs["bin_width"] the width in s. `unit` has the coordinates `area`, `subject` and
+    `session`, and all that the assembly has.
+
+    Raises
+    ------
+    ValueError : if session or subject are unknown, or `path` does not exist.
+    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+
+    References
+    ----------
+    Schrimpf, Kubilius, Hong, et al. 2018, bioRxiv, doi:10.1101/407007, and that in attrs["doi"] of each assembly.
+
+    Examples
+    --------
+    >>> load(session="MajajHong2015.average")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: expected the session to be one of 'MajajHong2015.public', ..., got 'MajajHong2015.average'
+    """
+    assembly = choose(session, ASSEMBLIES, kind="session")
+    return _load_assembly(find(assembly.file, path=path), assembly, session, subject)
+
+
+def _load_assembly(path: Path, assembly: Assembly, session: str, subject: str | None) -> xr.DataArray:
+    with _read.reading(path, "responses"):
+        whole_table = _brainio_template.detach(flatten(_brainio_netcdf.read(path)))[0]
+    table, together = _of_subject(whole_table, subject)
+    with _read.reading(path, "responses"):
+        table, dropped = _whole_trials(path, table)
+        _check_padding(path, table, None)
+        responses = _labelled(_converted(table, None), session)
+    attrs: dict[str, Any] = SOURCE.attrs(assembly.file) | {
+        "title": assembly.title,
+        "doi": assembly.doi,
+        "citation": assembly.citation,
+        "units": assembly.units,
+    }
+    apart = assembly.apart or ("" if together else "units of several subjects; load(subject=…) gives those of one")
+    attrs |= {"not_simultaneous": apart} if apart else {}
+    attrs |= {"dropped_trials": dropped} if dropped else {}
+    return _read.checked(path, responses.assign_attrs(attrs))
+
+
+def _whole_trials(path: Path, table: xr.DataArray) -> tuple[xr.DataArray, int]:
+    """The presentations with a value for every unit, and how many others there are."""
+    whole = table.notnull().all([dim for dim in table.dims if dim != "presentation"]).values
+    _read.expect(whole.any(), path, "responses", "a presentation with a value for every unit", "none")
+    return (table if whole.all() else table.isel(presentation=np.flatnonzero(whole))), int((~whole).sum())
+
+
+def _of_subject(table: xr.DataArray, subject: str | None) -> tuple[xr.DataArray, bool]:
+    """The units of one subject, or all, and whether one subject has them all."""
+    name = _of_units(table, "neuroid", SUBJECTS)
+    subjects = [] if name is None else table[name].values.astype(str).tolist()
+    if subject is None:
+        return table, len(set(subjects)) == 1
+    choose(subject, dict.fromkeys(subjects), kind="subject")
+    return table.isel(neuroid=np.flatnonzero(np.array(subjects) == subject)), True
+
+
+def _of_units(da: xr.DataArray, dim: str, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in da.coords and da[name].dims == (dim,)), None)
+
+
+def _labelled(responses: xr.DataArray, session: str) -> xr.DataArray:
+    """With the coordinates of units that every recording has, by the names that it has here."""
+    for label, names in {"area": AREAS, "subject": SUBJECTS}.items():
+        name = _of_units(responses, "unit", names)
+        if name is not None:
+            responses = responses.assign_coords({label: ("unit", responses[name].values)})
+    if "session" not in responses.coords:
+        responses = responses.assign_coords(session=("unit", np.full(responses.sizes["unit"], session)))
+    if "time" in responses.coords and "bin_width" in responses.attrs:
+        start, stop = responses["time"].values[0], responses["time"].values[-1] + responses.attrs["bin_width"]
+        responses = responses.assign_attrs(window=f"{start:g} to {stop:g} s")
+    return responses
+
+
+def _converted(table: xr.DataArray, template: xr.DataArray | None) -> xr.DataArray:
+    restored = None if template is None else _brainio_template.restore(table, template)
+    return to_responses(table, stimulus=_brainio_template.stimulus_name(table)) if restored is None else restored
+
+
+def _check_padding(path: AnyPath, table: xr.DataArray, template: xr.DataArray | None) -> None:
+    """Refuse one stimulus with so many repeats, and so many stimuli, that what pads the others is past all measure."""
+    limit = _read.size_limit(Path(path).stat().st_size)
+    ids = table.coords.get(_brainio_template.stimulus_name(table))
+    n_trials = 0 if template is None else template.shape[0] * template.shape[1]
+    if ids is not None and ids.dims == ("presentation",):
+        counts = pd.Series(ids.values).value_counts()
+        n_trials = max(n_trials, len(counts) * int(counts.max()))
+    n_bytes = 8 * n_trials * (table.size // table.sizes["presentation"])
+    _read.expect(n_bytes <= limit, path, "stimulus_id", f"at most {limit} bytes when padded", n_bytes)
+
+
+def read(path: AnyPath) -> xr.DataArray:
+    """Responses from any netCDF file of BrainIO, or from one that `save` wrote; nothing is left out.
+
+    Returns
+    -------
+    DataArray (stimulus, repeat, unit), with `time` if there are several time bins, as
+    `neurovar.presentations.to_responses` has it; of a file that `save` wrote, the very same responses.
+
+    Raises
+    ------
+    CorruptDataError : if the file is no netCDF 4 file of one assembly, or its trials are not whole, naming file and
+        field.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> da = xr.DataArray(np.ones((2, 3, 4)), dims=("stimulus", "repeat", "unit"), coords={"stimulus": ["a", "b"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(da, Path(folder) / "assy_me.nc")
+    ...     again = read(Path(folder) / "assy_me.nc")
+    >>> again.identical(da)
+    True
+    """
+    with _read.reading(path, "responses"):
+        table, template = _brainio_template.detach(flatten(_brainio_netcdf.read(path)))
+        _check_padding(path, table, template)
+        responses = _converted(table, template)
+    return _read.checked(path, responses)
+
+
+def save(responses: xr.DataArray, path: AnyPath) -> None:
+    """Write responses as a netCDF file that Brain-Score loads and that `read` gives back without loss.
+
+    Parameters
+    ----------
+    responses : DataArray (stimulus, repeat, unit[, time]) that keeps the convention. Coordinates may be numbers, text,
+        times, True and False; attributes also None, and lists, tuples, dicts and arrays of these.
+    path : of the file, which is replaced if it is there; Brain-Score names them `assy_<identifier>.nc`.
+
+    Raises
+    ------
+    ValueError : naming what cannot be stored; nothing is then written.
+
+    Examples
+    --------
+    >>> da = xr.DataArray(np.ones((2, 3, 4)), dims=("stimulus", "repeat", "unit"), coords={"stimulus": ["a", "b"]})
+    >>> save(da.assign_attrs(model=object()), "assy_me.nc")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: attrs['model']: expected text, numbers, True, False, None or lists, ..., got object; drop it before ...
+    """
+    table = from_responses(responses)
+    _brainio_netcdf.write(Path(path), table, _brainio_template.make(responses))
+
+
+def from_assembly(assembly: xr.DataArray) -> xr.DataArray:
+    """Responses from a live `NeuroidAssembly`, or from any DataArray with the dims of one.
+
+    Returns
+    -------
+    DataArray (stimulus, repeat, unit), with `time` if there are several time bins, as
+    `neurovar.presentations.to_responses` has it. `to_assembly` gives the assembly back.
+
+    Raises
+    ------
+    ValueError : if it is no such array, or its trials are not whole.
+
+    Examples
+    --------
+    >>> ids = ("presentation", ["a", "b", "a"])
+    >>> assembly = xr.DataArray([[1.0], [2.0], [3.0]], dims=("presentation", "neuroid"), coords={"stimulus_id": ids})
+    >>> from_assembly(assembly).values[:, :, 0].tolist()
+    [[1.0, 3.0], [2.0, nan]]
+    """
+    if not isinstance(assembly, xr.DataArray):
+        raise ValueError(f"expected an assembly, which is an xarray.DataArray, got {type(assembly).__name__}")
+    responses = _converted(*_brainio_template.detach(flatten(assembly)))
+    return validate(responses, time="time" in responses.dims)
+
+
+def to_assembly(responses: xr.DataArray) -> xr.DataArray:
+    """The assembly presentation × neuroid[ × time_bin] of responses; `NeuroidAssembly(…)` of it is Brain-Score's own.
+
+    Returns
+    -------
+    DataArray whose dims have a MultiIndex of all that is known of them, as BrainIO makes it. What an assembly cannot
+    say is in attrs["responses"], from which `from_assembly` gives back the very same responses.
+
+    Raises
+    ------
+    ValueError : if the responses do not keep the convention.
+
+    Examples
+    --------
+    >>> da = xr.DataArray(np.ones((2, 3, 4)), dims=("stimulus", "repeat", "unit"), coords={"stimulus": ["a", "b"]})
+    >>> assembly = to_assembly(da)
+    >>> dict(assembly.sizes), assembly.indexes["presentation"].names
+    ({'presentation': 6, 'neuroid': 4}, FrozenList(['stimulus_id', 'repetition']))
+    """
+    assembly = _with_multi_indexes(from_responses(responses))
+    if not _brainio_template.is_needed(responses, assembly):
+        return assembly
+    return assembly.assign_attrs({_brainio_template.ATTR: _brainio_template.make(responses)})
+
+
+def _with_multi_indexes(flat: xr.DataArray) -> xr.DataArray:
+    """All coordinates of a dim become levels of its MultiIndex; xarray would make a plain index of a single one."""
+    for dim in flat.dims:
+        names = [name for name, coord in flat.coords.items() if coord.dims == (dim,) and name != dim]
+        if len(names) == 1 and dim not in flat.coords:
+            index = pd.MultiIndex.from_arrays([flat[names[0]].values], names=names)
+            flat = flat.drop_vars(names).assign_coords(_index_coords(index, str(dim)))
+        elif names:
+            levels: dict[Hashable, Any] = {dim: names}
+            flat = flat.set_index(levels, append=True)
+    return flat
+
+
+def _index_coords(index: pd.MultiIndex, dim: str) -> Any:
+    return xr.Coordinates.from_pandas_multiindex(index, dim) if hasattr(xr, "Coordinates") else {dim: index}

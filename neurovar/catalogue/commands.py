@@ -1,0 +1,127 @@
+"""The commands; what they need is imported when one runs, so that asking for help stays fast."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Public neural data, and recordings of your own.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A source, as `neurovar datasets list` names it.")]
+What = Annotated[str, typer.Argument(metavar="PATH|NAME", help="A .zarr, .toml or .nc of your own, or a source.")]
+Session = Annotated[str | None, typer.Option(help="One session of a public source.")]
+Window = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="START STOP", help="In s from stimulus onset, for spikes and time bins: --window 0.05 0.25"),
+]
+
+
+@app.command("list")
+def list_sources() -> None:
+    """Show every public source: what was recorded, its size, its licence, and whether it is on this machine."""
+    from neurovar.catalogue import tables
+    from neurovar.catalogue.console import console
+
+    console().print(tables.sources())
+
+
+@app.command()
+def info(name: Name) -> None:
+    """Show all that is known of one source: how to cite it, what its licence allows, its sessions and files."""
+    from neurovar.catalogue import holdings, tables
+    from neurovar.catalogue.console import console
+
+    source = holdings.get(name)
+    console().print(tables.descriptor(name, source))
+    if source.sessions:
+        console().print(tables.files(source))
+
+
+@app.command()
+def fetch(
+    name: Name,
+    session: Annotated[list[str] | None, typer.Option(help="One session; repeat it for more.")] = None,
+) -> None:
+    """Download a source, or some of its sessions; go on where a download broke off; check what is here."""
+    from neurovar.catalogue import holdings
+    from neurovar.catalogue.console import say
+
+    source = holdings.get(name)
+    files = holdings.files_of(source, session or ())
+    if not files:
+        say(f"{name} is built in: there is nothing to fetch")
+        return
+    missing = [file for file in files if not holdings.is_here([file])]
+    known, needed = holdings.total_size(files), holdings.total_size(missing)
+    say(f"{name}: files: {len(files)}; size: {known}; to fetch: {needed}")
+    say(f"licence {source.license} ({source.license_url}); cite {source.citation}")
+    for file, path in holdings.fetch(files):
+        say(f"{'fetched' if file in missing else 'here'}, checked: {path}")
+
+
+@app.command()
+def check(what: What, session: Session = None, window: Window = None) -> None:
+    """Say what is wrong with a recording, most important first, and how to mend it; exit status 1 if it has errors."""
+    from neurovar_datasets import DataUnavailableError
+
+    from neurovar import checks
+    from neurovar.catalogue import opening, tables
+    from neurovar.catalogue.console import console, say, shape
+
+    try:
+        responses = opening.open_recording(what, session=session, window=window, as_it_is=True)
+        say(f"{what}: {shape(responses)}, {responses.attrs.get('units', 'units not stated')}")
+        found = checks.problems(responses)
+    except (opening.UsageError, DataUnavailableError):
+        raise
+    except ValueError as error:
+        found = [checks.Problem("error", str(error), "mend the file: nothing else can be said before it can be read")]
+    console().print(tables.problems(found))
+    n_errors = sum(problem.severity == "error" for problem in found)
+    say(f"errors: {n_errors}, warnings and notes: {len(found) - n_errors}")
+    raise typer.Exit(int(n_errors > 0))
+
+
+@app.command()
+def convert(
+    what: What,
+    output: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="A path where nothing is yet.")],
+    session: Session = None,
+    window: Window = None,
+) -> None:
+    """Write a recording to Zarr, without loss, so that it opens at once even if it is larger than memory."""
+    from neurovar import storage
+    from neurovar.catalogue import opening
+    from neurovar.catalogue.console import say, shape, size
+
+    if output.suffix != ".zarr":
+        raise ValueError(f"expected an output that ends in .zarr, got {output}")
+    responses = opening.open_recording(what, session=session, window=window, as_it_is=True)
+    storage.save(responses, output)
+    written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    say(f"Wrote {output}: {shape(responses)}, {responses.dtype}, {size(responses.nbytes)} as {size(written)} on disk")
+
+
+@app.command()
+def describe(
+    what: What,
+    session: Session = None,
+    window: Window = None,
+    output: Annotated[Path, typer.Option(help="Folder for the figure and the results.")] = Path("description"),
+) -> None:
+    """Show how variable, correlated and reliable a recording is; writes a figure and the results (netCDF)."""
+    from neurovar import description
+    from neurovar.catalogue import opening, results, tables
+    from neurovar.catalogue.console import console, say
+
+    responses = opening.open_recording(what, session=session, window=window)
+    output.mkdir(parents=True, exist_ok=True)
+    described = results.by_area(responses)
+    out = console()
+    everything = described["all"]
+    out.print(tables.counts(everything))
+    out.print(tables.statistics({area: description.summarise(one) for area, one in described.items()}))
+    out.print(tables.origin(everything))
+    stem = "_".join(filter(None, (Path(what).stem, session))).replace("/", "_")
+    for path in results.write(described, output / stem):
+        say(f"Wrote {path}")
