@@ -15,7 +15,6 @@ from neurovar.responses import TIME_DIMS, arrange
 
 from . import _read
 from ._source import CorruptDataError
-from ._vlen import text_lengths
 
 NUMPY, HDF5, MATLAB = ".npy", (".h5", ".hdf5"), ".mat"
 
@@ -153,9 +152,6 @@ def _from_hdf5(path: Path, name: str) -> np.ndarray:
     at = _hdf5_name(path, name)
     with _read.open_hdf5(path) as file, _read.reading(path, name):
         item = file.dataset(at)
-        if item.dtype.kind == "O":
-            longest = int(text_lengths(path, item).max(initial=0))
-            _read.expect(longest <= file.limit, path, name, f"texts of at most {file.limit} bytes", longest)
         if item.dtype.kind not in "biuf":
             return file.strings(at)
         _read.expect("MATLAB_empty" not in item.attrs, path, name, "values", "an empty array")

@@ -19,16 +19,14 @@ def find(
     file: File,
     *,
     path: AnyPath | None = None,
-    folders: Sequence[AnyPath] = (),
     offline_timeout: float = OFFLINE_TIMEOUT,
 ) -> Path:
-    """A checked copy of `file`: from the path given, `NEUROVAR_DATA`, `folders`, the cache, or a download.
+    """A checked copy of `file`: from the path given, `NEUROVAR_DATA`, a system folder, the cache, or a download.
 
     Parameters
     ----------
     file : what is wanted.
     path : the file itself, or a folder that has it under its own name; nothing else is then searched.
-    folders : system folders that may have it under its own name.
     offline_timeout : seconds within which the address must answer.
 
     Raises
@@ -40,16 +38,16 @@ def find(
     """
     if path is not None:
         return _checked(_given(file, Path(path)), file)
-    places = _places(file, folders)
+    places = _places(file)
     for place in places:
         if place.is_file():
             return _checked(place, file)
     return _cached(file, places, offline_timeout)
 
 
-def locate(file: File, *, folders: Sequence[AnyPath] = ()) -> Path | None:
+def locate(file: File) -> Path | None:
     """Where `find` would find a copy without downloading one, unchecked; None where there is none."""
-    return next((place for place in [*_places(file, folders), cache_path(file)] if place.is_file()), None)
+    return next((place for place in [*_places(file), cache_path(file)] if place.is_file()), None)
 
 
 def cache_path(file: File) -> Path:
@@ -67,8 +65,9 @@ def _given(file: File, path: Path) -> Path:
     raise ValueError(f"expected a file {file.name} at the path given, found none at {copies[0]}")
 
 
-def _places(file: File, folders: Sequence[AnyPath]) -> list[Path]:
-    return [folder / file.path for folder in _data_folder()] + [Path(folder) / file.name for folder in folders]
+def _places(file: File) -> list[Path]:
+    system = [Path(file.folder) / file.name] if file.folder else []
+    return [folder / file.path for folder in _data_folder()] + system
 
 
 def _data_folder() -> list[Path]:

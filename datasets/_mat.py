@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ._read import expect, reading
 
@@ -25,7 +26,7 @@ COMPLEX = 1 << 11
 DATA_TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # integers, floats, UTF
 ITEM_BYTES = 8
 MAX_DEPTH = 100
-MAX_CELLS = 1 << 20
+MAX_CELLS = 1 << 19
 MAX_FIELDS = 1 << 12
 
 Content = mmap.mmap | bytes | memoryview
@@ -107,22 +108,21 @@ def _blocks(content: Content, variable: _Variable) -> Iterator[bytes]:
 def _follow(place: "_Place", path: Path, name: str, limit: int) -> None:
     """Go through a variable as loadmat will, whatever lengths the elements declare for what is inside of them."""
     to_come, n_cells, n_values = [1], 0, 0  # matrices to come at each depth
-    while to_come:
-        to_come[-1] -= 1
-        with reading(path, name):
+    with reading(path, name):
+        while to_come and n_cells <= MAX_CELLS and n_values * ITEM_BYTES <= limit and len(to_come) <= MAX_DEPTH:
+            to_come[-1] -= 1
             n_inside, n_here = place.skip_matrix()
-        n_cells += n_inside
-        n_values += n_here
-        to_come.append(n_inside)
-        expect(n_cells <= MAX_CELLS, path, name, f"at most {MAX_CELLS} cells and fields", n_cells)
-        expect(n_values * ITEM_BYTES <= limit, path, name, f"at most {limit} bytes", f"{n_values} values")
-        expect(len(to_come) <= MAX_DEPTH, path, name, f"cells nested at most {MAX_DEPTH} deep", "more")
-        while to_come and not to_come[-1]:
-            to_come.pop()
+            n_cells += n_inside
+            n_values += n_here
+            to_come.append(n_inside)
+            while to_come and not to_come[-1]:
+                to_come.pop()
+    expect(n_cells <= MAX_CELLS, path, name, f"at most {MAX_CELLS} cells and fields", n_cells)
+    expect(n_values * ITEM_BYTES <= limit, path, name, f"at most {limit} bytes", f"{n_values} values")
+    expect(not to_come, path, name, f"cells nested at most {MAX_DEPTH} deep", "more")
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     kind: int
     is_complex: bool
     n_values: int

@@ -1,4 +1,4 @@
-"""Fields of a MATLAB struct where they lie in the file: scipy copies each array, and reads all other fields too.
+"""Some fields of a MATLAB struct, each read once: scipy copies it once more, and reads all other fields too.
 
 The layout is that of "MAT-File Format" (MathWorks), level 5.
 """
@@ -8,6 +8,7 @@ import math
 import mmap
 import struct
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from . import _mat, _read
 NUMERIC = range(6, 16)  # double, single and the integers, signed and unsigned
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 TAG_BYTES = 8
+HEAD = 56  # bytes of a matrix until its numbers, if it has two dims and no name
+LARGE = 1 << 20  # bytes that are faster to read than to map
 
 
 def struct_fields(path: Path, variable: str, names: Collection[str]) -> dict[str, list[np.ndarray]]:
     """These fields of a struct array, real numbers, as far as it has them: a list with an array of each element.
 
-    The arrays are in Fortran order, of the type in which the file stores them, and read-only if it is not compressed.
+    The arrays are in Fortran order, of the type in which the file stores them, and some are read-only.
     """
     with _read.reading(path, variable):
         content = _content(path, variable)
@@ -36,12 +39,13 @@ def struct_fields(path: Path, variable: str, names: Collection[str]) -> dict[str
         n_bytes = header.n_values * max(len(present), 1) * TAG_BYTES
         _read.expect(n_bytes <= len(content), path, variable, f"at least {n_bytes} bytes", len(content))
         fields: dict[str, list[np.ndarray]] = {name: [] for name in present if name in names}
+        layouts: dict[bytes, _Layout] = {}
         for _ in range(header.n_values):
             for name in present:
                 (n_bytes,) = struct.unpack_from(f"{order}I", content, place.at + 4)
                 following = place.at + TAG_BYTES + n_bytes
                 if name in fields:
-                    fields[name].append(_numbers(path, f"{variable}.{name}", place))
+                    fields[name].append(_numbers(path, f"{variable}.{name}", place, layouts))
                 place.at = following
         return fields
 
@@ -67,13 +71,35 @@ def _field_names(place: _mat._Place) -> list[str]:
     return [texts[at : at + length].split(b"\0")[0].decode("latin1") for at in range(0, len(texts), length)]
 
 
-def _numbers(path: Path, field: str, place: _mat._Place) -> np.ndarray:
-    """The matrix at a place; its data are there as they are in memory."""
-    kind, n_bytes = struct.unpack_from(f"{place.order}II", place.content, place.at)
+@dataclass(frozen=True)
+class _Layout:
+    """Where the numbers of a matrix begin, from its own beginning, and what they are."""
+
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def _numbers(path: Path, field: str, place: _mat._Place, layouts: dict[bytes, _Layout]) -> np.ndarray:
+    """The matrix at a place; those that begin with the same bytes have the same layout, found once."""
+    at = place.at
+    head = bytes(place.content[at : at + HEAD])
+    layout = layouts.get(head) or _layout(path, field, place)
+    if layout.offset <= HEAD:
+        layouts[head] = layout
+    count, offset = math.prod(layout.shape), at + layout.offset
+    if isinstance(place.content, mmap.mmap) and count * layout.dtype.itemsize > LARGE:
+        return np.fromfile(path, layout.dtype, count, offset=offset).reshape(layout.shape, order="F")
+    return np.ndarray(layout.shape, layout.dtype, buffer=place.content, offset=offset, order="F")
+
+
+def _layout(path: Path, field: str, place: _mat._Place) -> _Layout:
+    at = place.at
+    kind, n_bytes = struct.unpack_from(f"{place.order}II", place.content, at)
     _read.expect(kind == _mat.MATRIX, path, field, "a matrix", f"an element of type {kind}")
     if n_bytes == 0:
-        return np.zeros((0, 0))
-    (flags,) = struct.unpack_from(f"{place.order}I", place.content, place.at + 16)
+        return _Layout(TAG_BYTES, np.dtype(np.float64), (0, 0))
+    (flags,) = struct.unpack_from(f"{place.order}I", place.content, at + 16)
     real = flags & 0xFF in NUMERIC and not flags & _mat.COMPLEX
     _read.expect(real, path, field, "real numbers", f"class {flags & 0xFF}")
     place.at += 24
@@ -84,4 +110,4 @@ def _numbers(path: Path, field: str, place: _mat._Place) -> np.ndarray:
     start, stop = place._element()
     stored, needed = stop - start, math.prod(shape) * dtype.itemsize
     _read.expect(stored == needed, path, field, f"the {needed} bytes of shape {shape}", f"{stored} bytes")
-    return np.ndarray(shape, dtype, buffer=place.content, offset=start, order="F")
+    return _Layout(start - at, dtype, shape)

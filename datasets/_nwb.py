@@ -87,7 +87,7 @@ def _plain_columns(hdf5: Hdf5, group: str) -> list[str]:
         inside = not isinstance(members.get(name, getlink=True), h5py.ExternalLink)
         if not inside or name == "id" or name.endswith("_index") or f"{name}_index" in members:
             return False
-        item = members[name]
+        item = hdf5.item_at(f"{group}/{name}")
         return isinstance(item, h5py.Dataset) and item.ndim == 1 and (_is_text(item) or item.dtype.kind in "biuf")
 
     members: Any = hdf5.members(group)

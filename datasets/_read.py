@@ -207,7 +207,7 @@ class Hdf5:
         import h5py
 
         with reading(self.name, field):
-            item = self._item(field)
+            item = self.item_at(field)
             expect(isinstance(item, h5py.Dataset), self.name, field, "a dataset", type(item).__name__)
             outside = bool(item.external) or item.is_virtual
             expect(not outside, self.name, field, "data in this file", "data in another file")
@@ -216,7 +216,7 @@ class Hdf5:
             n_values = max(item.size or 0, math.prod(item.chunks or ()))
             n_bytes = n_values * item.dtype.itemsize
             expect(n_bytes <= self.limit, self.name, field, f"at most {self.limit} bytes", f"{n_bytes} ({item.shape})")
-            self._check_chunks(field, item)
+            self.check_chunks(field, item)
             self._check_texts(field, item)
             return item
 
@@ -251,7 +251,7 @@ class Hdf5:
         import h5py
 
         with reading(self.name, group):
-            item = self._item(group)
+            item = self.item_at(group)
             expect(isinstance(item, h5py.Group), self.name, group, "a group", type(item).__name__)
             return item
 
@@ -259,12 +259,12 @@ class Hdf5:
         """Whether there is something at `field`."""
         with reading(self.name, field):
             try:
-                self._item(field)
+                self.item_at(field)
             except _AbsentError:
                 return False
             return True
 
-    def _item(self, field: str) -> Any:
+    def item_at(self, field: str) -> Any:
         """What is at `field`; no link on the way is followed out of the file or in circles."""
         import h5py
 
@@ -288,7 +288,7 @@ class Hdf5:
                 item = item[part]
         return item
 
-    def _check_chunks(self, field: str, item: "h5py.Dataset") -> None:
+    def check_chunks(self, field: str, item: "h5py.Dataset") -> None:
         """Refuse chunks that become longer than the dataset declares: HDF5 unpacks gzip to whatever length it has."""
         import h5py
 

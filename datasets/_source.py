@@ -28,6 +28,7 @@ class File:
     published: the SHA-256 of the first download is then recorded and checked from there on. `size` is in bytes. Both
     are those of the content: of a path that ends in `.gz` the content is what is inside, because packages compress the
     same content again, and no two gzip files need be alike.
+    `folder` is where a system package puts it under its own name, if one does.
     `by_hand` says how a user gets a file that has no direct address; `url` is then that of its page.
     """
 
@@ -35,6 +36,7 @@ class File:
     url: str
     hash: str = ""
     size: int | None = None
+    folder: str = ""
     by_hand: str = ""
 
     def __post_init__(self) -> None:

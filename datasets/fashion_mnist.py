@@ -29,7 +29,8 @@ CLASSES = (
 
 
 def _file(name: str, sha256: str, size: int) -> File:
-    return File(f"fashion_mnist/{name}-ubyte.gz", f"{_COMMIT}/data/fashion/{name}-ubyte.gz", f"sha256:{sha256}", size)
+    path = f"fashion_mnist/{name}-ubyte.gz"
+    return File(path, f"{_COMMIT}/data/fashion/{name}-ubyte.gz", f"sha256:{sha256}", size, folder=DEBIAN_FOLDER)
 
 
 SPLITS = {
@@ -101,7 +102,7 @@ def load(split: str, *, path: AnyPath | None = None) -> xr.Dataset:
     n_images, *files = choose(split, SPLITS, kind="split")
     if path is not None and not Path(path).is_dir():
         raise ValueError(f"expected path to be a folder with {' and '.join(file.name for file in files)}, got {path}")
-    pixels, labels = (find(file, path=path, folders=[DEBIAN_FOLDER]) for file in files)
+    pixels, labels = (find(file, path=path) for file in files)
     images = np.divide(_read_idx(pixels, (n_images, 28, 28)), 255, dtype=np.float32)
     return as_dataset(images, _read_idx(labels, (n_images,)), split=split, classes=CLASSES, attrs=SOURCE.attrs(*files))
 

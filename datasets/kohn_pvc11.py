@@ -225,7 +225,7 @@ def _times(path: Path, file: Hdf5, cell: Any) -> np.ndarray:
 
 def _values(path: Path, file: Hdf5, item: Any) -> np.ndarray:
     expect(not item.external and not item.is_virtual, path, "EVENTS", "data in this file", "data in another file")
-    file._check_chunks("EVENTS", item)
+    file.check_chunks("EVENTS", item)
     return np.asarray(item[()])
 
 

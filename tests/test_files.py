@@ -37,24 +37,26 @@ def test_a_path_without_the_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_places_are_searched_in_order(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, system = file_of(CONTENT), tmp_path / "system"
-    assert locate(file, folders=[system]) is None
+    system = tmp_path / "system"
+    file = replace(file_of(CONTENT), folder=str(system))
+    assert locate(file) is None
     in_cache = put(cache / file.path, CONTENT)
     assert cache_path(file) == in_cache
-    assert find(file, folders=[system]) == locate(file, folders=[system]) == in_cache
+    assert find(file) == locate(file) == in_cache
     in_system = put(system / file.name, CONTENT)
-    assert find(file, folders=[system]) == locate(file, folders=[system]) == in_system
+    assert find(file) == locate(file) == in_system
     in_data = put(tmp_path / "data" / file.path, CONTENT)
     monkeypatch.setenv("NEUROVAR_DATA", str(tmp_path / "data"))
-    assert find(file, folders=[system]) == locate(file, folders=[system]) == in_data
+    assert find(file) == locate(file) == in_data
     given = put(tmp_path / "given.bin", CONTENT)
-    assert find(file, path=given, folders=[system]) == given
+    assert find(file, path=given) == given
 
 
 def test_what_is_located_is_not_checked(cache: Path) -> None:
     file = file_of(CONTENT)
-    assert locate(file, folders=[]) is None
-    assert locate(file, folders=[put(cache / file.path, b"").parent]) == cache / file.path
+    assert locate(file) is None
+    put(cache / file.path, b"")
+    assert locate(file) == cache / file.path
 
 
 def test_neurovar_data_may_be_relative_and_empty_is_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

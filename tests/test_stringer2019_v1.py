@@ -13,7 +13,7 @@ from neurovar_datasets._mat_struct import struct_fields
 from neurovar_datasets._stringer2019_sessions import SETS
 from scipy.io import loadmat, savemat
 
-from neurovar import estimation, presentations, responses
+from neurovar import estimation, responses
 
 SESSION = fixture.SESSION
 KEPT = [cell for cell in range(fixture.N_CELLS) if cell not in fixture.RED]
@@ -364,7 +364,7 @@ def test_a_truncated_file(tmp_path: Path, content: dict, compressed: bool) -> No
             load(path)
 
 
-# What large sessions need of `presentations` and `responses`
+# What large sessions need of `responses`
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3)])
@@ -378,7 +378,7 @@ def test_rows_are_taken_whatever_their_layout(
     given = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
     ids = np.array([4, 9, 4, 9, 4, 2, 2])
     values = np.array(given, order=order)
-    da = presentations.arrange(values, ids, rows=np.array(rows), overwrite=overwrite)
+    da = responses.arrange(values, ids, rows=np.array(rows), overwrite=overwrite)
     for at, stimulus in enumerate(da.stimulus.values):
         of_stimulus = [row for row in rows if ids[row] == stimulus]
         for repeat, row in enumerate(of_stimulus):
@@ -393,14 +393,14 @@ def test_rows_are_taken_whatever_their_layout(
 def test_a_large_array_becomes_its_own_result() -> None:
     values = np.asfortranarray(np.random.default_rng(0).random((40, 3000), dtype=np.float32))
     expected, ids = values.copy(), np.random.default_rng(1).permutation(np.repeat(np.arange(20), 2))
-    da = presentations.arrange(values, ids, overwrite=True)
+    da = responses.arrange(values, ids, overwrite=True)
     assert np.shares_memory(da.values, values)
     np.testing.assert_array_equal(da.values, expected[da.presentation.values])
 
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one of the 2 presentations to take, got none"):
-        presentations.arrange(np.ones((2, 3)), np.array([1, 1]), rows=np.array([], dtype=int))
+        responses.arrange(np.ones((2, 3)), np.array([1, 1]), rows=np.array([], dtype=int))
 
 
 @pytest.mark.parametrize("value", [60_000, -60_000])

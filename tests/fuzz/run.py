@@ -62,13 +62,18 @@ class Watch:
     def _on_event(self, event: str, args: tuple[Any, ...]) -> None:
         if self.folder is None:
             return
-        if event in FORBIDDEN_EVENTS:
+        if event in FORBIDDEN_EVENTS and not self._of_dask(event, args):
             self.seen.append(f"{event}{args[:1]}")
         elif event == "open" and self._writes(args):
             self._note(event, args[0])
         else:
             for at in WRITING_EVENTS.get(event, ()):
                 self._note(event, args[at])
+
+    @staticmethod
+    def _of_dask(event: str, args: tuple[Any, ...]) -> bool:
+        """Whether dask names one of its own tasks: it pickles them, never anything that a file has."""
+        return event == "pickle.find_class" and args[0].split(".")[0] in ("dask", "neurovar")
 
     @staticmethod
     def _writes(args: tuple[Any, ...]) -> bool:
