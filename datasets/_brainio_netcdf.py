@@ -216,13 +216,23 @@ def read(path: AnyPath) -> xr.DataArray:
         members = file.members()
         _check_root(file, members)
         template = _read_template(file) if GROUP in members else None
-    options = {"phony_dims": "access"}  # dims without a name are then refused as any of other names
-    with reading(path), xr.open_dataarray(path, engine="h5netcdf", decode_times=False, backend_kwargs=options) as lazy:
-        table = lazy.load()
+        with reading(path):
+            table = _read_root(file)
     for name, coord in table.coords.items():
         plain = coord.dtype.kind in "biufUS" or all(isinstance(text, str) for text in coord.values.ravel())
         expect(plain, path, str(name), "numbers or text", f"dtype {coord.dtype}")
     return table if template is None else table.assign_attrs({ATTR: template})
+
+
+def _read_root(file: Hdf5) -> xr.DataArray:
+    """What BrainIO's loader reads, from the file that is open and checked already."""
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
+    # dims without a name are then refused as any of other names
+    root = h5netcdf.File(file.file, "r", phony_dims="access")
+    with xr.open_dataarray(H5NetCDFStore(root), decode_times=False) as table:
+        return table.load()
 
 
 def _check_root(file: Hdf5, members: Any) -> None:

@@ -28,21 +28,17 @@ def struct_fields(path: Path, variable: str, names: Collection[str]) -> dict[str
     The arrays are in Fortran order, of the type in which the file stores them, and some are read-only.
     """
     with _read.reading(path, variable):
-        content = _content(path, variable)
-        order = _order(content)
-        starts = [found.start for found in _mat._variables(content, order) if found.name == variable]
-        _read.expect(len(starts) == 1, path, variable, "one variable of this name", len(starts))
-        place = _mat._Place(content, order, starts[0])
+        place = _place(path, variable)
         header = place.header()
         _read.expect(header.kind == _mat.STRUCT, path, variable, "a struct", f"an array of class {header.kind}")
         present = _field_names(place)
         n_bytes = header.n_values * max(len(present), 1) * TAG_BYTES
-        _read.expect(n_bytes <= len(content), path, variable, f"at least {n_bytes} bytes", len(content))
+        _read.expect(n_bytes <= len(place.content), path, variable, f"at least {n_bytes} bytes", len(place.content))
         fields: dict[str, list[np.ndarray]] = {name: [] for name in present if name in names}
         layouts: dict[bytes, _Layout] = {}
         for _ in range(header.n_values):
             for name in present:
-                (n_bytes,) = struct.unpack_from(f"{order}I", content, place.at + 4)
+                (n_bytes,) = struct.unpack_from(f"{place.order}I", place.content, place.at + 4)
                 following = place.at + TAG_BYTES + n_bytes
                 if name in fields:
                     fields[name].append(_numbers(path, f"{variable}.{name}", place, layouts))
@@ -50,19 +46,20 @@ def struct_fields(path: Path, variable: str, names: Collection[str]) -> dict[str
         return fields
 
 
-def _content(path: Path, variable: str) -> _mat.Content:
-    """The file, or a copy in which the variable is unpacked."""
+def _place(path: Path, variable: str) -> _mat._Place:
+    """Where a variable begins, in the file or, if it is compressed, in a copy."""
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if any(found.compressed for found in _mat._variables(content, _order(content)) if found.name == variable):
-        source = _mat.vetted(path, [variable], _read.size_limit(len(content)))
-        if isinstance(source, io.BytesIO):
-            return source.getbuffer()
-    return content
-
-
-def _order(content: _mat.Content) -> str:
-    return "<" if content[_mat.HEADER - 2 : _mat.HEADER] == b"IM" else ">"
+    order = "<" if content[_mat.HEADER - 2 : _mat.HEADER] == b"IM" else ">"
+    found = [candidate for candidate in _mat._variables(content, order) if candidate.name == variable]
+    _read.expect(len(found) == 1, path, variable, "one variable of this name", len(found))
+    if not found[0].compressed:
+        return _mat._Place(content, order, found[0].start)
+    unpacked, limit = io.BytesIO(), _read.size_limit(len(content))
+    for block in _mat._blocks(content, found[0]):
+        unpacked.write(block)
+        _read.expect(unpacked.tell() <= limit, path, variable, f"at most {limit} bytes when unpacked", "more")
+    return _mat._Place(unpacked.getbuffer(), order, 0)
 
 
 def _field_names(place: _mat._Place) -> list[str]:

@@ -65,6 +65,17 @@ def test_every_type_of_number_is_read_as_scipy_reads_it(tmp_path: Path, dtype: s
     np.testing.assert_array_equal(field, loadmat(tmp_path / "types.mat")["s"][0, 0]["b"])
 
 
+def test_a_struct_that_unpacks_to_far_more_than_the_file(
+    tmp_path: Path, content: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content["stim"]["spont"] = np.zeros((4000, fixture.N_CELLS), dtype=np.float32)
+    path = fixture.write(tmp_path, content)
+    monkeypatch.setattr("neurovar_datasets._read.MIN_LIMIT", 1 << 10)
+    monkeypatch.setattr("neurovar_datasets._read.MAX_EXPANSION", 10)
+    with pytest.raises(CorruptDataError, match=r"\.mat: stim: expected at most \d+ bytes when unpacked, got more"):
+        load(path)
+
+
 def test_units_and_attributes(path: Path, content: dict) -> None:
     da = load(path)
     assert da.unit.values.tolist() == KEPT
