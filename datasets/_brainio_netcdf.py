@@ -230,7 +230,7 @@ def _read_root(file: Hdf5) -> xr.DataArray:
     from xarray.backends import H5NetCDFStore
 
     # dims without a name are then refused as any of other names
-    root = h5netcdf.File(file.file, "r", phony_dims="access")
+    root = h5netcdf.File(file.file, "r", phony_dims="access", decode_vlen_strings=True)
     with xr.open_dataarray(H5NetCDFStore(root), decode_times=False) as table:
         return table.load()
 
