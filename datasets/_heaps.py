@@ -4,6 +4,7 @@ A global heap (signature GCOL) is a row of objects, each with its size; an objec
 passed. What HDF5 reads of a heap is seen here first.
 """
 
+import io
 import struct
 from typing import BinaryIO
 
@@ -35,6 +36,8 @@ class HeapChecked:
         return data
 
     def readinto(self, buffer: memoryview) -> int:
+        if len(buffer) > MAX_METADATA and isinstance(self._file, io.BufferedReader):
+            return self._file.readinto(buffer)
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

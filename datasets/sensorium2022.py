@@ -27,7 +27,7 @@ from ._source import AnyPath, File, Source, choose
 
 _REPOSITORY = "https://gin.g-node.org/cajal/Sensorium2022"
 _COMMIT = "a4a41225f9078c43d4d0a3a6f6c1aebf24bc5538"
-_SHA256 = {  # as measured by others, github.com/search?q=bfafe3589131485ae1a20be643956618
+_SHA256 = {  # from one public report of a download; those of the other sessions are not known
     "22846-10-16": "c5baf086e58ef303ebe62cb49da35b73c496f974cc990e973c3f104309cef6da",
     "26872-17-20": "c004994ba0110dcff21273af3e7b759ca30881dabbdc74201e777e89a8ce68d0",
     "27204-5-13": "bfafe3589131485ae1a20be643956618e3520c7fbaf25df39e9d7b1ccca9da5d",

@@ -82,7 +82,7 @@ def _refusals(responses: xr.DataArray) -> tuple[list[Problem], xr.DataArray | No
 def _refusal(responses: xr.DataArray) -> str | None:
     try:
         validate(responses, time="time" in getattr(responses, "dims", ()))
-    except (ValueError, TypeError) as error:  # ids of several types cannot even be compared
+    except ValueError as error:
         return str(error)
     return None
 

@@ -131,6 +131,7 @@ def one_case(case: int, seed: int, watch: Watch, root: Path) -> Outcome:
     source = SOURCES[case % len(SOURCES)]
     module = importlib.import_module(f"fixtures.{source}")
     folder = root / f"case{case}"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     folder.mkdir()
     path, kind = spoiled_file(module, folder, rng)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
