@@ -11,8 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"responses", "covariance", "_provenance", "_layers"},
-    {"estimation", "spectra", "activations", "modifications", "injection", "simulation", "pretrained"}
-    | {"presentations", "spikes", "storage"},
+    {
+        "presentations",
+        "spikes",
+        "storage",
+        "estimation",
+        "spectra",
+        "activations",
+        "modifications",
+        "injection",
+        "simulation",
+        "pretrained",
+    },
     {"transplant", "attacks", "training", "checks"},
     {"comparison", "robustness", "plotting", "report", "description"},
     {"quickstart", "catalogue"},
