@@ -22,7 +22,7 @@ quickstart: .venv/.current
 	.venv/bin/neurovar quickstart --output report $(QUICKSTART_FLAGS)
 
 test: lint
-	.venv/bin/pytest -n 2 --cov=neurovar --cov-branch --cov-fail-under=90
+	.venv/bin/pytest -n 2 --cov --cov-branch --cov-fail-under=90
 
 test-brainscore: .venv-brainscore/.current
 	.venv-brainscore/bin/pytest -n 2

@@ -43,7 +43,7 @@ def parts(cache: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["counts.bin", "labels.gz"])
 def test_a_download_is_checked_and_kept(cache: Path, serve: Serve, name: str) -> None:
-    server = serve(gzip.compress(CONTENT) if name == "labels.gz" else CONTENT)
+    server = serve(gzip.compress(CONTENT, mtime=0) if name == "labels.gz" else CONTENT)
     file = file_of(CONTENT, path=f"source/{name}", url=server.url)
     assert find(file) == cache / file.path
     assert parts(cache) == [name]

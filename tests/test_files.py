@@ -13,7 +13,7 @@ from neurovar_datasets._source import File, choose
 from servers import file_of, put
 
 CONTENT = b"spikes and more spikes"
-PACKED = gzip.compress(CONTENT)
+PACKED = gzip.compress(CONTENT, mtime=0)
 pytestmark = pytest.mark.usefixtures("cache")
 
 
