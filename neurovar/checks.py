@@ -144,7 +144,6 @@ _REPAIRS: tuple[tuple[str, Repair, str], ...] = (
     ("expected real numbers", _numeric, "convert it: responses.astype(float)"),
     ("expected a coordinate 'stimulus'", _numbered, "name the stimuli: responses.assign_coords(stimulus=ids)"),
     ("expected unique stimulus ids", _numbered, "give each stimulus one id, and put its repeats along 'repeat'"),
-    ("'<' not supported", _numbered, "give all stimuli ids of one type: text or whole numbers"),
     ("expected finite", _finite, "find where they come from (a division by 0?), or mark those trials absent (NaN)"),
     ("expected a value for every unit", _without_empty_units, "drop those units: responses.isel(unit=…)"),
     (r"expected each trial .* got \d+ with", _whole_over_time, "mark such trials absent (NaN), or cut time to fit all"),
