@@ -9,13 +9,21 @@ import numpy as np
 import xarray as xr
 
 from neurovar import estimation
-from neurovar.responses import DIMS, TIME_DIMS, constant_units, repeat_counts, residuals_kernel, sum_time, validate
+from neurovar.responses import (
+    DIMS,
+    LABELS,
+    TIME_DIMS,
+    constant_units,
+    repeat_counts,
+    residuals_kernel,
+    sum_time,
+    validate,
+)
 
 SAME_SIGNAL, SAME_NOISE = 0.95, 0.2
 MOST_COMPARED = 3000
 STRONG_DRIFT = 0.5
 ENOUGH_STIMULI = 3
-LABELS = ("area", "subject", "session")
 ORIGIN = ("source", "license", "window")
 COUNTS = "spike count"
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 DIMS = ("stimulus", "repeat", "unit")
 TIME_DIMS = (*DIMS, "time")
+LABELS = ("area", "subject", "session")  # of the units of cortex
 BLOCK = 1 << 17  # values
 
 

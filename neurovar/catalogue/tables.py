@@ -1,6 +1,7 @@
 """What the commands print, as rich tables."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import neurovar_datasets
 import numpy as np
@@ -13,7 +14,10 @@ from rich.table import Table
 
 from neurovar.catalogue import holdings
 from neurovar.catalogue.console import printable, size
-from neurovar.checks import LABELS, Problem
+from neurovar.responses import LABELS
+
+if TYPE_CHECKING:
+    from neurovar.checks import Problem
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 ALLOWED = {True: "allowed", False: "not allowed", None: "not stated"}
@@ -81,7 +85,7 @@ def files(source: Source) -> Table:
     return table
 
 
-def problems(found: Sequence[Problem]) -> Table:
+def problems(found: "Sequence[Problem]") -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
