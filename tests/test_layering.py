@@ -23,8 +23,8 @@ LAYERS = (
         "simulation",
         "pretrained",
     },
-    {"transplant", "attacks", "training", "checks"},
-    {"comparison", "robustness", "plotting", "report", "description"},
+    {"transplant", "attacks", "training", "checks", "comparison"},
+    {"robustness", "plotting", "report", "description"},
     {"quickstart", "catalogue"},
     {"cli"},
 )
