@@ -5,15 +5,18 @@ for none.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from array_api_compat import array_namespace
 
 DIMS = ("stimulus", "repeat", "unit")
 TIME_DIMS = (*DIMS, "time")
 LABELS = ("area", "subject", "session")  # of the units of cortex
 BLOCK = 1 << 17  # values
+ROUNDING = 1e-6  # a smaller range, relative to the largest response, is no variation
 
 
 def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = False) -> xr.DataArray:
@@ -49,10 +52,10 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = Fals
     return responses
 
 
-def _all_finite(values: np.ndarray) -> bool:
+def _all_finite(values: Any) -> bool:
     """Whether no value can be NaN or infinite, told from one sum; False where the sum is too large."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(values.sum()))
+        return bool(abs(float(values.sum())) < np.inf)
 
 
 def _validate_trials(responses: xr.DataArray, values: np.ndarray, *, time: bool) -> int:
@@ -287,9 +290,25 @@ def residuals(responses: xr.DataArray) -> xr.DataArray:
     return responses.copy(data=residuals_kernel(responses.values))
 
 
-def residuals_kernel(values: np.ndarray) -> np.ndarray:
-    """`residuals` of an array (stimulus, repeat, unit), NaN where a repeat is absent."""
-    return values - np.nanmean(values, axis=1, keepdims=True)
+def residuals_kernel(values: Any) -> Any:
+    """`residuals` of an array (stimulus, repeat, unit) of NumPy or torch, NaN where a repeat is absent."""
+    return floating(values) - means_kernel(values)
+
+
+def means_kernel(values: Any) -> Any:
+    """Mean of the repeats that are present, (stimulus, 1, unit), NaN where there is none."""
+    xp, values = array_namespace(values), floating(values)
+    if _all_finite(values):
+        return xp.mean(values, axis=1, keepdims=True)
+    absent = xp.isnan(values)
+    n_repeats = xp.astype(xp.sum(~absent, axis=1, keepdims=True), values.dtype)
+    return xp.sum(xp.where(absent, 0, values), axis=1, keepdims=True) / xp.where(n_repeats > 0, n_repeats, xp.nan)
+
+
+def floating(values: Any) -> Any:
+    """An array as it is, or integers as float64."""
+    xp = array_namespace(values)
+    return values if xp.isdtype(values.dtype, "real floating") else xp.astype(values, xp.float64)
 
 
 def center_repeats(responses: xr.DataArray) -> xr.DataArray:
@@ -307,7 +326,7 @@ def center_repeats(responses: xr.DataArray) -> xr.DataArray:
     """
     validate(responses)
     values = responses.values
-    shift = np.nanmean(values, axis=0) - np.nanmean(values, axis=(0, 1))
+    shift = means_kernel(values.swapaxes(0, 1))[:, 0] - np.nanmean(values, axis=(0, 1))
     return responses.copy(data=values - shift)
 
 
@@ -358,7 +377,17 @@ def drop_constant(responses: xr.DataArray) -> xr.DataArray:
 
 
 def constant_units(responses: xr.DataArray) -> np.ndarray:
-    """Positions of the units whose residuals are zero up to rounding."""
-    values = responses.values
-    scale = np.nanmax(np.abs(values), axis=(0, 1))
-    return np.flatnonzero(np.nanmax(np.abs(residuals_kernel(values)), axis=(0, 1)) <= 1e-6 * scale)
+    """Positions of the units that never vary about their stimulus means, up to rounding."""
+    low, high = extremes_kernel(responses.values)
+    scale = np.nanmax(np.maximum(np.abs(low), np.abs(high)), axis=0)
+    return np.flatnonzero(np.nanmax(high - low, axis=0) <= ROUNDING * scale)
+
+
+def extremes_kernel(values: Any) -> tuple[Any, Any]:
+    """Smallest and largest of the repeats that are present, (stimulus, unit) each, NaN where there is none."""
+    xp = array_namespace(values)
+    if _all_finite(values):
+        return floating(xp.min(values, axis=1)), floating(xp.max(values, axis=1))
+    absent = xp.isnan(values)
+    low, high = (find(xp.where(absent, at, values), axis=1) for find, at in ((xp.min, xp.inf), (xp.max, -xp.inf)))
+    return tuple(xp.where(xp.all(absent, axis=1), xp.nan, extreme) for extreme in (low, high))

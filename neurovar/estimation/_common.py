@@ -1,6 +1,7 @@
 """What several estimators share: labels for results, groups, and checks of what they need."""
 
 from collections.abc import Callable
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
@@ -11,7 +12,13 @@ CARRIED = ("source", "window", "dropped_units", "drift_removed", "gain_removed")
 """Attributes of responses that their statistics keep."""
 
 
-def grouped(estimate: Callable[[xr.DataArray], xr.DataArray | float], responses: xr.DataArray, by: str) -> xr.DataArray:
+@overload
+def grouped(estimate: Callable[[xr.DataArray], xr.Dataset], responses: xr.DataArray, by: str) -> xr.Dataset: ...
+@overload
+def grouped(
+    estimate: Callable[[xr.DataArray], xr.DataArray | float], responses: xr.DataArray, by: str
+) -> xr.DataArray: ...
+def grouped(estimate: Callable[[xr.DataArray], Any], responses: xr.DataArray, by: str) -> Any:
     """`estimate` of each group of units or stimuli, along a new first dim `by` with the groups' names, sorted.
 
     Where units are grouped, a result over units covers all of them, NaN outside of the group.
@@ -30,13 +37,14 @@ def grouped(estimate: Callable[[xr.DataArray], xr.DataArray | float], responses:
            [nan, nan,  2.]])
     """
     groups, member, dim = _groups(responses, by)
-    results = []
+    results: list[Any] = []
     for number, group in enumerate(groups):
         positions = np.flatnonzero(member == number)
         try:
-            result = xr.DataArray(estimate(responses.isel({dim: positions})))
+            result = estimate(responses.isel({dim: positions}))
         except ValueError as error:
             raise ValueError(f"{by} {group}: {error}") from error
+        result = result if isinstance(result, xr.Dataset) else xr.DataArray(result)
         labels = {name: positions for name in ("unit", "other_unit") if dim == "unit" and name in result.dims}
         results.append(result.reset_coords(drop=True).assign_coords(labels))
     together = xr.concat(results, dim=by, join="outer", combine_attrs="drop_conflicts")
