@@ -36,7 +36,7 @@ def grouped(estimate: Callable[[xr.DataArray], Any], responses: xr.DataArray, by
     array([[ 2.,  2., nan],
            [nan, nan,  2.]])
     """
-    groups, member, dim = _groups(responses, by)
+    groups, member, dim = groups_of(responses, by)
     results: list[Any] = []
     for number, group in enumerate(groups):
         positions = np.flatnonzero(member == number)
@@ -53,7 +53,7 @@ def grouped(estimate: Callable[[xr.DataArray], Any], responses: xr.DataArray, by
     return together.assign_coords({by: groups} | labels)
 
 
-def _groups(responses: xr.DataArray, by: str) -> tuple[np.ndarray, np.ndarray, str]:
+def groups_of(responses: xr.DataArray, by: str) -> tuple[np.ndarray, np.ndarray, str]:
     """The names of the groups, sorted, the number of each member's group, and what is grouped."""
     available = [str(name) for name, coord in responses.coords.items() if coord.dims in (("unit",), ("stimulus",))]
     if by not in available:

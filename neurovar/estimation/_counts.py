@@ -1,13 +1,13 @@
 """Variance beside the mean: Fano factors, also matched for their means, and how variance scales with the mean."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.estimation._common import _groups, carried, grouped, labelled_units, require_counts, unit_coords
+from neurovar.estimation._common import groups_of, carried, grouped, labelled_units, require_counts, unit_coords
 from neurovar.responses import validate
 
 LEAST_MATCHED = 5  # points, as in the Variance Toolbox
@@ -183,7 +183,7 @@ def _systems(
         dim, systems = "system", responses
     else:
         dim = str(by)
-        groups, member, of = _groups(responses, dim)
+        groups, member, of = groups_of(responses, dim)
         systems = {group: responses.isel({of: np.flatnonzero(member == i)}) for i, group in enumerate(groups)}
     if len(systems) < 2:
         raise ValueError(f"expected at least 2 systems whose means can be matched, got {len(systems)}")
@@ -264,7 +264,7 @@ def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Da
     1.0
     """
     if by is not None:
-        return grouped_variables(variance_scaling, responses, by)
+        return grouped(variance_scaling, responses, by)
     validate(responses, min_repeats=2)
     units, population, positive = variance_scaling_kernel(responses.values)
     if np.isnan(population[0]).any():
@@ -277,15 +277,6 @@ def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Da
     scalars = {f"population_{name}": value[0] for name, value in zip(("exponent", "factor"), population, strict=True)}
     dropped = {"n_dropped": int((~positive).sum())}
     return xr.Dataset(variables | scalars | dropped, unit_coords(responses), carried(responses))
-
-
-def grouped_variables(estimate: Callable[[xr.DataArray], xr.Dataset], responses: xr.DataArray, by: str) -> xr.Dataset:
-    """`grouped` of each variable of the Dataset that `estimate` returns."""
-
-    def variable(name: Hashable) -> xr.DataArray:
-        return grouped(lambda group: estimate(group)[name], responses, by)
-
-    return xr.Dataset({name: variable(name) for name in estimate(responses)}, attrs=carried(responses))
 
 
 def variance_scaling_kernel(values: Any) -> tuple[tuple[Any, Any], tuple[Any, Any], Any]:

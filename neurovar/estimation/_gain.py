@@ -8,11 +8,10 @@ from array_api_compat import array_namespace, device
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from neurovar.estimation._common import carried, require_units, unit_coords
+from neurovar.estimation._common import carried, grouped, require_units, unit_coords
 from neurovar.estimation._counts import (
     NEGLIGIBLE,
     deviations_kernel,
-    grouped_variables,
     moments_kernel,
     require_repeated_counts,
 )
@@ -70,7 +69,7 @@ def fit_modulated_poisson(responses: xr.DataArray, *, by: str | None = None) -> 
     True
     """
     if by is not None:
-        return grouped_variables(fit_modulated_poisson, responses, by)
+        return grouped(fit_modulated_poisson, responses, by)
     require_repeated_counts(responses)
     fitted = fit_modulated_poisson_kernel(responses.values)
     return xr.Dataset(
@@ -181,7 +180,7 @@ def shared_gain(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset
     0.1
     """
     if by is not None:
-        return grouped_variables(shared_gain, responses, by)
+        return grouped(shared_gain, responses, by)
     require_repeated_counts(responses)
     require_simultaneous(responses)
     require_units(responses, 3)
