@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from array_api_compat import array_namespace
+from dask import compute
 
 DIMS = ("stimulus", "repeat", "unit")
 TIME_DIMS = (*DIMS, "time")
@@ -45,7 +46,7 @@ def validate(responses: xr.DataArray, *, min_repeats: int = 1, time: bool = Fals
     ValueError: expected at least 2 repeats of some stimulus, got at most 1
     """
     validate_form(responses, TIME_DIMS if time else DIMS)
-    values = responses.values
+    values = responses.values if time else array_of(responses)
     n_repeats = values.shape[1] if _all_finite(values) else _validate_trials(responses, values, time=time)
     if n_repeats < min_repeats:
         raise ValueError(f"expected at least {min_repeats} repeats of some stimulus, got at most {n_repeats}")
@@ -58,27 +59,33 @@ def _all_finite(values: Any) -> bool:
         return bool(abs(float(values.sum())) < np.inf)
 
 
-def _validate_trials(responses: xr.DataArray, values: np.ndarray, *, time: bool) -> int:
+def array_of(responses: xr.DataArray) -> Any:
+    """The values: dask's array where they are chunked, else NumPy's."""
+    return responses.data if responses.chunks is not None else responses.values
+
+
+def _validate_trials(responses: xr.DataArray, values: Any, *, time: bool) -> int:
     """Check which values are absent; the largest number of repeats."""
-    if np.isinf(values).any():
-        raise ValueError(f"expected finite responses or NaN, got {int(np.isinf(values).sum())} infinite values")
+    n_infinite = int(np.isinf(values).sum())
+    if n_infinite:
+        raise ValueError(f"expected finite responses or NaN, got {n_infinite} infinite values")
     present = ~np.isnan(values)
     if time:
         _validate_bins(present)
         present = present[..., 0]
-    empty = ~present.any(axis=(0, 1))
-    if empty.any():
+    seen, some, whole = compute(present.any(axis=(0, 1)), present.any(axis=2), present.all(axis=2))
+    if not seen.all():
         raise ValueError(
-            f"expected a value for every unit, got only NaN for {_some(np.flatnonzero(empty), 'unit', 'units')}"
+            f"expected a value for every unit, got only NaN for {_some(np.flatnonzero(~seen), 'unit', 'units')}"
         )
-    partial = present.any(axis=2) & ~present.all(axis=2)
+    partial = some & ~whole
     if partial.any():
         stimulus, repeat = np.argwhere(partial)[0]
         raise ValueError(
             f"expected each trial to be whole or absent, got {int(partial.sum())} trials with some units missing "
             f"(the first: stimulus {responses.stimulus.values[stimulus]!s}, repeat {repeat})"
         )
-    counts = present.all(axis=2).sum(axis=1)
+    counts = whole.sum(axis=1)
     if (counts == 0).any():
         unseen = _some(responses["stimulus"].values[counts == 0], "stimulus", "stimuli")
         raise ValueError(f"expected a trial of every stimulus, got none of {unseen}")
@@ -378,9 +385,9 @@ def drop_constant(responses: xr.DataArray) -> xr.DataArray:
 
 def constant_units(responses: xr.DataArray) -> np.ndarray:
     """Positions of the units that never vary about their stimulus means, up to rounding."""
-    low, high = extremes_kernel(responses.values)
-    scale = np.nanmax(np.maximum(np.abs(low), np.abs(high)), axis=0)
-    return np.flatnonzero(np.nanmax(high - low, axis=0) <= ROUNDING * scale)
+    low, high = extremes_kernel(array_of(responses))
+    scale, largest = compute(np.nanmax(np.maximum(np.abs(low), np.abs(high)), axis=0), np.nanmax(high - low, axis=0))
+    return np.flatnonzero(largest <= ROUNDING * scale)
 
 
 def extremes_kernel(values: Any) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.estimation._common import groups_of, carried, grouped, labelled_units, require_counts, unit_coords
+from neurovar.estimation._common import carried, grouped, groups_of, labelled_units, require_counts, unit_coords
 from neurovar.responses import validate
 
 LEAST_MATCHED = 5  # points, as in the Variance Toolbox

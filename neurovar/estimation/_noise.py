@@ -8,19 +8,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import array_namespace
 
 from neurovar.estimation._common import carried, grouped, labelled_matrix, require_varying, unit_coords
-from neurovar.responses import (
-    DIMS,
-    ROUNDING,
-    extremes_kernel,
-    floating,
-    repeat_counts,
-    require_simultaneous,
-    residuals_kernel,
-    validate,
-)
+from neurovar.estimation._deviations import bounded, deviations, dof_of, gram, inverse, inverse_norm, rows_of
+from neurovar.estimation._tiles import in_order, tiled_correlation, tiled_covariance
+from neurovar.responses import DIMS, repeat_counts, require_simultaneous, residuals_kernel, validate
 
 
 def noise_covariance(
@@ -73,8 +66,11 @@ def noise_covariance(
         )
     validate(responses, min_repeats=2)
     require_simultaneous(responses)
-    values = _in_order_shown(responses) if differences else responses.values
-    matrix, _ = noise_covariance_kernel(values, per_stimulus=per_stimulus, differences=differences)
+    values = _values(responses, per_stimulus=per_stimulus, differences=differences)
+    if isinstance(values, np.ndarray):
+        matrix, _ = noise_covariance_kernel(values, per_stimulus=per_stimulus, differences=differences)
+    else:
+        matrix = tiled_covariance(values, int((repeat_counts(responses) - 1).sum()), differences=differences)
     units = f"({responses.attrs.get('units', '?')})²"
     return _labelled(matrix, responses, differences=differences).assign_attrs(units=units)
 
@@ -82,14 +78,14 @@ def noise_covariance(
 def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differences: bool = False) -> tuple[Any, Any]:
     """`noise_covariance` of an array (stimulus, repeat, unit) of NumPy or torch, and its degrees of freedom."""
     xp = array_namespace(values)
-    noise, exists, n = _deviations(values, differences=differences)
+    noise, exists, n = deviations(values, differences=differences)
     if per_stimulus:
-        matrix = _gram(noise)
+        matrix = gram(noise)
         matrix /= xp.where(n > 0, n, xp.nan)[:, None, None]
     else:
-        matrix = _gram(_rows(noise, exists))
+        matrix = gram(rows_of(noise, exists))
         matrix /= float(xp.sum(n))
-    return matrix, _dof(n, per_stimulus=per_stimulus, differences=differences)
+    return matrix, dof_of(n, per_stimulus=per_stimulus, differences=differences)
 
 
 def noise_trials(values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -159,8 +155,11 @@ def noise_correlation(
     validate(responses, min_repeats=3 if zscore or per_stimulus else 2)
     require_simultaneous(responses)
     require_varying(responses)
-    values = _in_order_shown(responses) if differences else responses.values
-    matrix = noise_correlation_kernel(values, zscore=zscore, per_stimulus=per_stimulus, differences=differences)
+    values = _values(responses, per_stimulus=per_stimulus, differences=differences)
+    if isinstance(values, np.ndarray):
+        matrix = noise_correlation_kernel(values, zscore=zscore, per_stimulus=per_stimulus, differences=differences)
+    else:
+        matrix = tiled_correlation(values, zscore=zscore, differences=differences)
     return _labelled(matrix, responses, differences=differences)
 
 
@@ -169,20 +168,17 @@ def noise_correlation_kernel(
 ) -> Any:
     """`noise_correlation` of an array (stimulus, repeat, unit) of NumPy or torch."""
     xp = array_namespace(values)
-    noise, exists, n = _deviations(values, differences=differences)
+    noise, exists, n = deviations(values, differences=differences)
     if not (zscore or per_stimulus):
-        rows = _rows(noise, exists)
+        rows = rows_of(noise, exists)
         norm = xp.sqrt(xp.sum(rows * rows, axis=0))
-        rows *= _inverse(norm, norm > 0, otherwise=xp.nan)
-        return _bounded(_gram(rows))
-    norm = xp.sqrt(xp.sum(noise * noise, axis=1))
-    low, high = extremes_kernel(values)
-    # Residuals of a constant are rounding, not 0: the mean of three times 0.1 is not 0.1.
-    varies = (norm > 0) & (high - low > ROUNDING * xp.maximum(xp.abs(low), xp.abs(high)))
+        rows *= inverse(norm, norm > 0, otherwise=xp.nan)
+        return bounded(gram(rows))
+    scale = inverse_norm(values, noise)
     if per_stimulus:
-        noise *= _inverse(norm, varies & (n > 1)[:, None], otherwise=xp.nan)[:, None]
-        return _bounded(_gram(noise))
-    return _bounded(_mean_correlation(noise, exists, _inverse(norm, varies, otherwise=0), n))
+        noise *= xp.where((scale > 0) & (n > 1)[:, None], scale, xp.nan)[:, None]
+        return bounded(gram(noise))
+    return bounded(_mean_correlation(noise, exists, scale, n))
 
 
 def _mean_correlation(noise: Any, exists: Any, scale: Any, n: Any) -> Any:
@@ -193,90 +189,37 @@ def _mean_correlation(noise: Any, exists: Any, scale: Any, n: Any) -> Any:
     noise *= (scale * weight)[:, None]
     if bool(xp.all(varies | (n == 0)[:, None])):
         noise /= float(xp.sum(n)) ** 0.5
-        return _gram(_rows(noise, exists))
-    correlation = _gram(_rows(noise, exists))
+        return gram(rows_of(noise, exists))
+    correlation = gram(rows_of(noise, exists))
     with np.errstate(invalid="ignore"):  # 0 / 0 for pairs that never vary for the same stimulus
-        correlation /= _gram(weight * xp.astype(varies, noise.dtype))
+        correlation /= gram(weight * xp.astype(varies, noise.dtype))
     return correlation
 
 
-def _bounded(correlation: Any) -> Any:
-    """Without what rounding adds: between -1 and 1, 1 on the diagonal; overwrites `correlation`."""
-    xp = array_namespace(correlation)
-    correlation[correlation > 1] = 1
-    correlation[correlation < -1] = -1
-    unit = xp.arange(correlation.shape[-1], device=device(correlation))
-    correlation[..., unit, unit] /= correlation[..., unit, unit]
-    return correlation
-
-
-def _inverse(norm: Any, where: Any, *, otherwise: float) -> Any:
-    xp = array_namespace(norm)
-    return xp.where(where, 1 / xp.where(where, norm, 1), otherwise)
-
-
-def _gram(rows: Any) -> Any:
-    """rowsᵀ rows, (…, unit, unit), exactly symmetric: NumPy sees to that itself."""
-    xp = array_namespace(rows)
-    product = xp.matrix_transpose(rows) @ rows
-    return product if is_numpy_array(rows) else (product + xp.matrix_transpose(product)) / 2
-
-
-def _deviations(values: Any, *, differences: bool) -> tuple[Any, Any, Any]:
-    """Residuals or differences, (stimulus, trial, unit), 0 where there are none; where there are; Rₛ − 1."""
-    xp, values = array_namespace(values), floating(values)
-    present = ~xp.isnan(values[:, :, 0])
-    n = xp.astype(xp.sum(present, axis=1), values.dtype) - 1
-    if differences:
-        values, present = _present_first(values, present)
-        noise, exists = values[:, 1:] - values[:, :-1], present[:, 1:]
-        noise /= 2**0.5
-    else:
-        noise, exists = residuals_kernel(values), present
-    if not bool(xp.all(exists)):
-        noise[~exists] = 0
-    return noise, exists, n
-
-
-def _present_first(values: Any, present: Any) -> tuple[Any, Any]:
-    """Each stimulus's trials in the same order, without gaps."""
-    xp = array_namespace(values)
-    if not bool(xp.any(present[:, 1:] & ~present[:, :-1])):
-        return values, present
-    order = xp.argsort(xp.astype(~present, xp.int8), axis=1, stable=True)
-    stimulus = xp.arange(len(values), device=device(values))[:, None]
-    return values[stimulus, order], present[stimulus, order]
-
-
-def _rows(noise: Any, exists: Any) -> Any:
-    """The deviations that exist, (trial, unit), without a copy if all do."""
-    xp = array_namespace(noise)
-    return xp.reshape(noise, (-1, noise.shape[2])) if bool(xp.all(exists)) else noise[exists]
-
-
-def _dof(n: Any, *, per_stimulus: bool, differences: bool) -> Any:
-    """Degrees of freedom from n = Rₛ − 1 (stimulus): of each stimulus, or a number."""
-    worth = (3 * n - 1) / 2  # the variance of a sum of n differences that overlap, relative to that of one
+def _values(responses: xr.DataArray, *, per_stimulus: bool, differences: bool) -> Any:
+    """The array to compute from: NumPy's, or dask's where responses are chunked and the result is one matrix."""
     if per_stimulus:
-        return n * n / worth * (n > 0) if differences else n
-    total = float(n.sum())
-    return total**2 / float(worth[n > 0].sum()) if differences else int(total)
+        responses = responses.compute()
+    if differences:
+        return _in_order_shown(responses)
+    return responses.data if responses.chunks is not None else responses.values
 
 
-def _in_order_shown(responses: xr.DataArray) -> np.ndarray:
+def _in_order_shown(responses: xr.DataArray) -> Any:
     """The values, each stimulus's repeats in the order of the coordinate `presentation` if there is one."""
-    values = responses.values
+    values: Any = responses.data if responses.chunks is not None else responses.values
     if "presentation" not in responses.coords or responses["presentation"].dims != DIMS[:2]:
         return values
     shown = responses["presentation"].values
     if (shown[:, 1:] >= shown[:, :-1]).all():
         return values
-    return np.take_along_axis(values, np.argsort(shown, axis=1, kind="stable")[:, :, None], axis=1)
+    order = np.argsort(shown, axis=1, kind="stable")
+    return in_order(values, order) if responses.chunks is not None else np.take_along_axis(values, order[:, :, None], 1)
 
 
 def _labelled(matrix: np.ndarray, responses: xr.DataArray, *, differences: bool) -> xr.DataArray:
     """A matrix, or one for each stimulus, with the labels of units and stimuli and the degrees of freedom."""
-    dof = _dof(repeat_counts(responses).values - 1, per_stimulus=matrix.ndim == 3, differences=differences)
+    dof = dof_of(repeat_counts(responses).values - 1, per_stimulus=matrix.ndim == 3, differences=differences)
     if matrix.ndim == 2:
         return labelled_matrix(matrix, responses).assign_attrs(dof=dof)
     stimuli = {name: coord for name, coord in responses.coords.items() if coord.dims == ("stimulus",)}

@@ -1,0 +1,80 @@
+"""Deviations from the stimulus's mean, or between neighbouring trials, and their products: NumPy and torch."""
+
+from typing import Any
+
+from array_api_compat import array_namespace, device, is_numpy_array
+
+from neurovar.responses import ROUNDING, extremes_kernel, floating, residuals_kernel
+
+
+def bounded(correlation: Any) -> Any:
+    """Without what rounding adds: between -1 and 1, 1 on the diagonal; overwrites `correlation`."""
+    xp = array_namespace(correlation)
+    correlation[correlation > 1] = 1
+    correlation[correlation < -1] = -1
+    unit = xp.arange(correlation.shape[-1], device=device(correlation))
+    correlation[..., unit, unit] /= correlation[..., unit, unit]
+    return correlation
+
+
+def inverse(norm: Any, where: Any, *, otherwise: float) -> Any:
+    xp = array_namespace(norm)
+    return xp.where(where, 1 / xp.where(where, norm, 1), otherwise)
+
+
+def inverse_norm(values: Any, noise: Any) -> Any:
+    """1 / √Σ_r e² of each stimulus and unit, 0 where the unit does not vary: (stimulus, unit)."""
+    xp = array_namespace(values)
+    norm = xp.sqrt(xp.sum(noise * noise, axis=1))
+    low, high = extremes_kernel(values)
+    # Residuals of a constant are rounding, not 0: the mean of three times 0.1 is not 0.1.
+    varies = (norm > 0) & (high - low > ROUNDING * xp.maximum(xp.abs(low), xp.abs(high)))
+    return inverse(norm, varies, otherwise=0)
+
+
+def gram(rows: Any) -> Any:
+    """rowsᵀ rows, (…, unit, unit), exactly symmetric: NumPy sees to that itself."""
+    xp = array_namespace(rows)
+    product = xp.matrix_transpose(rows) @ rows
+    return product if is_numpy_array(rows) else (product + xp.matrix_transpose(product)) / 2
+
+
+def deviations(values: Any, *, differences: bool) -> tuple[Any, Any, Any]:
+    """Residuals or differences, (stimulus, trial, unit), 0 where there are none; where there are; Rₛ − 1."""
+    xp, values = array_namespace(values), floating(values)
+    present = ~xp.isnan(values[:, :, 0])
+    n = xp.astype(xp.sum(present, axis=1), values.dtype) - 1
+    if differences:
+        values, present = _present_first(values, present)
+        noise, exists = values[:, 1:] - values[:, :-1], present[:, 1:]
+        noise /= 2**0.5
+    else:
+        noise, exists = residuals_kernel(values), present
+    if not bool(xp.all(exists)):
+        noise[~exists] = 0
+    return noise, exists, n
+
+
+def _present_first(values: Any, present: Any) -> tuple[Any, Any]:
+    """Each stimulus's trials in the same order, without gaps."""
+    xp = array_namespace(values)
+    if not bool(xp.any(present[:, 1:] & ~present[:, :-1])):
+        return values, present
+    order = xp.argsort(xp.astype(~present, xp.int8), axis=1, stable=True)
+    stimulus = xp.arange(len(values), device=device(values))[:, None]
+    return values[stimulus, order], present[stimulus, order]
+
+
+def rows_of(noise: Any, exists: Any) -> Any:
+    """The deviations that exist, (trial, unit), without a copy if all do."""
+    xp = array_namespace(noise)
+    return xp.reshape(noise, (-1, noise.shape[2])) if bool(xp.all(exists)) else noise[exists]
+
+
+def dof_of(n: Any, *, per_stimulus: bool, differences: bool) -> Any:
+    """Degrees of freedom from n = Rₛ − 1 (stimulus): of each stimulus, or a number."""
+    worth = (3 * n - 1) / 2  # the variance of a sum of n differences that overlap, relative to that of one
+    if per_stimulus:
+        return n * n / worth * (n > 0) if differences else n
+    total = float(n.sum())
+    return total**2 / float(worth[n > 0].sum()) if differences else int(total)
