@@ -20,6 +20,7 @@ _PUBLIC = {
     "injection": ("inject",),
     "modifications": (),
     "plotting": (),
+    "power": (),
     "presentations": (),
     "pretrained": (),
     "report": (),

@@ -23,7 +23,7 @@ LAYERS = (
         "simulation",
         "pretrained",
     },
-    {"transplant", "attacks", "training", "checks", "comparison"},
+    {"transplant", "attacks", "training", "checks", "comparison", "power"},
     {"robustness", "plotting", "report", "description"},
     {"quickstart", "catalogue"},
     {"cli"},
