@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from neurovar import _layers
 from neurovar.responses import DIMS
@@ -25,6 +26,7 @@ def record(
     modifications: Mapping[str, Modification] | None = None,
     max_units: int | None = None,
     batch_size: int = 64,
+    repeats_from: str | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> xr.DataArray:
     """Responses of named layers to images.
@@ -41,6 +43,9 @@ def record(
     n_repeats : passes over every image (over every modification, if there are any).
     modifications : name → function of (images, generator); see `modifications`.
     max_units : keep this many units of each layer, drawn at random without replacement.
+    repeats_from : what attrs["repeats_from"] says, such as "adversarial responses" where the modifications are attacks;
+        by default "modifications", or what makes the passes stochastic: "dropout", "injected noise"
+        (`injection.inject`), else "stochastic passes"; "none" for one pass.
     advance : called with the number of images done, for a progress bar.
 
     Returns
@@ -86,15 +91,22 @@ def record(
     attrs = {
         "units": "activation",
         "source": type(model).__name__,
-        "repeats_from": _origin(modifications, n_repeats),
+        "repeats_from": repeats_from or _origin(model, modifications, n_repeats),
     }
     return xr.DataArray(values, dims=DIMS, coords=coords, attrs=attrs)
 
 
-def _origin(modifications: Mapping[str, Modification] | None, n_repeats: int) -> str:
+def _origin(model: nn.Module, modifications: Mapping[str, Modification] | None, n_repeats: int) -> str:
+    """Where repeats come from."""
     if modifications:
         return "modifications"
-    return "stochastic passes" if n_repeats > 1 else "none"
+    if n_repeats == 1:
+        return "none"
+    modules = list(model.modules())
+    dropout = any(isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in modules)
+    hooks = (hook for module in modules for hook in module._forward_hooks.values())
+    injected = any(getattr(hook, "__module__", "") == "neurovar.injection" for hook in hooks)
+    return " and ".join(["dropout"] * dropout + ["injected noise"] * injected) or "stochastic passes"
 
 
 def _check_images(images: xr.DataArray) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from neurovar.catalogue.commands import app as datasets
+from neurovar.catalogue.commands import compare, describe
 
 app = typer.Typer(
     help="Neural variability in cortex and networks: measure it, move it, and test honestly whether it helps.",
@@ -15,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(datasets, name="datasets")
+app.command()(describe)
+app.command()(compare)
 
 
 @app.callback(invoke_without_command=True)

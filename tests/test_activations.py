@@ -166,7 +166,7 @@ def test_the_units_kept_do_not_depend_on_the_repeats() -> None:
 def test_dropout_in_training_mode_makes_repeats_that_depend_on_rng_alone() -> None:
     model, shown = dropout_network(p=0.25), images(n=20)
     recorded = record(model, shown, layers=["1"], n_repeats=200, rng=0)
-    assert recorded.attrs["repeats_from"] == "stochastic passes"
+    assert recorded.attrs["repeats_from"] == "dropout"
     flat = shown.values.reshape(20, 1, -1)
     kept = recorded.values != 0
     np.testing.assert_allclose(recorded.values, np.where(kept, flat / 0.75, 0), rtol=1e-6)
@@ -177,6 +177,21 @@ def test_dropout_in_training_mode_makes_repeats_that_depend_on_rng_alone() -> No
     torch.manual_seed(99)  # the global state must not matter
     xr.testing.assert_identical(recorded, record(model, shown, layers=["1"], n_repeats=200, rng=0))
     assert not recorded.equals(record(model, shown, layers=["1"], n_repeats=200, rng=1))
+
+
+def test_the_origin_of_repeats_is_named() -> None:
+    def origin(model: nn.Module, **options: object) -> str:
+        return record(model, images(), layers=["0"], n_repeats=2, rng=0, **options).attrs["repeats_from"]
+
+    noisy = nn.Sequential(Returns(lambda x: x.flatten(1) + torch.randn(len(x), 25)), nn.Dropout(0.5))
+    assert origin(noisy.train()) == "dropout"
+    assert origin(noisy.eval()) == "stochastic passes", "dropout is off"
+    assert origin(nn.Sequential(noisy[0], nn.Dropout(0)).train()) == "stochastic passes"
+    for training, expected in ((False, "injected noise"), (True, "dropout and injected noise")):
+        noises = {"0": Dense(torch.eye(25))}
+        with inject(noisy.train(training), noises, generator=torch.Generator().manual_seed(0)):
+            assert origin(noisy) == expected
+    assert origin(noisy, repeats_from="adversarial responses") == "adversarial responses"
 
 
 def test_injected_noise_is_recorded_with_its_covariance() -> None:

@@ -94,7 +94,7 @@ def test_undefined_statistics_say_so(comparison: xr.Dataset, ax: Axes) -> None:
     plotting.plot_statistic(comparison, "fano_factor", ax)
     assert len(ax.lines) == len(segments(ax)) == 1
     assert [(text.get_position()[0], text.get_text()) for text in ax.texts] == [(1, "n/a"), (2, "n/a")]
-    assert ax.get_ylabel() == "Fano factor (variance/mean)"
+    assert ax.get_ylabel() == "Fano factor"
 
 
 def test_an_estimate_without_an_interval_is_a_bare_point(comparison: xr.Dataset, ax: Axes) -> None:

@@ -14,6 +14,11 @@ Window = Annotated[
     tuple[float, float] | None,
     typer.Option(metavar="START STOP", help="In s from stimulus onset, for spikes and time bins: --window 0.05 0.25"),
 ]
+Ranks = Annotated[
+    tuple[int, int] | None,
+    typer.Option(metavar="FIRST LAST", help="Ranks of the power laws; without them there are no exponents."),
+]
+Jobs = Annotated[int, typer.Option(help="Worker processes; the results do not depend on it.")]
 
 
 @app.command("list")
@@ -107,11 +112,14 @@ def describe(
     what: What,
     session: Session = None,
     window: Window = None,
-    output: Annotated[Path, typer.Option(help="Folder for the figure and the results.")] = Path("description"),
+    ranks: Ranks = None,
+    by: Annotated[str, typer.Option(help="A coordinate of units; the statistics of its groups are told too.")] = "area",
+    jobs: Jobs = 1,
+    output: Annotated[Path, typer.Option(help="Folder for the figures and the results.")] = Path("description"),
 ) -> None:
-    """Show how variable, correlated and reliable a recording is; writes a figure and the results (netCDF)."""
+    """Show how variable, correlated and reliable a recording is; writes figures and the results (netCDF)."""
     from neurovar import description
-    from neurovar.catalogue import opening, results, tables
+    from neurovar.catalogue import comparing, opening, results, tables
     from neurovar.catalogue.console import console, say
 
     responses = opening.open_recording(what, session=session, window=window)
@@ -123,5 +131,43 @@ def describe(
     out.print(tables.statistics({area: description.summarise(one) for area, one in described.items()}))
     out.print(tables.origin(everything))
     stem = "_".join(filter(None, (Path(what).stem, session))).replace("/", "_")
-    for path in results.write(described, output / stem):
+    written = list(results.write(described, output / stem))
+    try:
+        systems = comparing.parts(responses, by=by)
+        table = comparing.measured(systems, ranks=ranks, match=(), n_resamples=20, seed=0, jobs=jobs)
+    except ValueError as error:
+        say(f"no intervals: {error}")
+    else:
+        comparing.show(table)
+        written += comparing.write(table, systems, output / f"{stem}_statistics", seed=0)
+    for path in written:
+        say(f"Wrote {path}")
+
+
+def compare(
+    systems: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]PATH|SOURCE[:SESSION]...", help="Recordings and networks, as for describe."),
+    ],
+    ranks: Ranks = None,
+    by: Annotated[str | None, typer.Option(help="Split each by a coordinate of its units: area, layer, …")] = None,
+    match: Annotated[str, typer.Option(help="What is made equal: some of unit,stimulus,repeat,rate; or none.")] = (
+        "unit,stimulus"
+    ),
+    window: Window = None,
+    resamples: Annotated[int, typer.Option(help="For the intervals.")] = 40,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
+    jobs: Jobs = 1,
+    output: Annotated[Path, typer.Option(help="Folder for the figures and the results.")] = Path("comparison"),
+) -> None:
+    """Show the statistics of recordings and networks beside one another; writes figures and the results (netCDF)."""
+    from neurovar.catalogue import comparing
+    from neurovar.catalogue.console import say
+
+    opened = comparing.open_systems(systems, by=by, window=window)
+    over = () if match == "none" else tuple(match.split(","))
+    table = comparing.measured(opened, ranks=ranks, match=over, n_resamples=resamples, seed=seed, jobs=jobs)
+    comparing.show(table)
+    output.mkdir(parents=True, exist_ok=True)
+    for path in comparing.write(table, comparing.matched(opened, over, seed), output / "comparison", seed=seed):
         say(f"Wrote {path}")

@@ -25,7 +25,7 @@ ALLOWED = {True: "allowed", False: "not allowed", None: "not stated"}
 
 def sources() -> Table:
     """One row a source; where the header has two lines, so has each row."""
-    table = _table("name\nlicence", "area\nspecies", "method", "units", "stimuli", "repeats", "size\nhere")
+    table = new_table("name\nlicence", "area\nspecies", "method", "units", "stimuli", "repeats", "size\nhere")
     for name, source in neurovar_datasets.sources().items():
         size_here = (holdings.total_size(holdings.files_of(source)), holdings.presence(source))
         stacked = ((name, source.license.partition(" (")[0]), (source.area, source.species), (source.method,))
@@ -74,7 +74,7 @@ def pairs(rows: Mapping[str, object]) -> Table:
 
 def files(source: Source) -> Table:
     """Each session's files: size, where they are or how to get them."""
-    table = _table("session", "file", "size", "here")
+    table = new_table("session", "file", "size", "here")
     for session, parts in source.sessions.items():
         for file in parts:
             place = locate(file)
@@ -118,7 +118,7 @@ def counts(description: xr.Dataset) -> Table:
 
 def statistics(summaries: Mapping[str, pd.DataFrame]) -> Table:
     """Each statistic's mean and standard deviation, over all units and over those of each area."""
-    table = _table("statistic", "area", "mean", "sd", "over")
+    table = new_table("statistic", "area", "mean", "sd", "over")
     for statistic in next(iter(summaries.values())).index:
         for area, summary in summaries.items():
             mean, sd, n, kind, reason = summary.loc[statistic]
@@ -147,7 +147,7 @@ def origin(description: xr.Dataset) -> Table:
     )
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

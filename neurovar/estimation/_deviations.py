@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from array_api_compat import array_namespace, device, is_numpy_array
+import numpy as np
+from array_api_compat import array_namespace, device
 
 from neurovar.responses import ROUNDING, extremes_kernel, floating, residuals_kernel
+
+UNITS_TOGETHER = 1024  # rows of a matrix that are computed at once
 
 
 def bounded(correlation: Any) -> Any:
@@ -32,11 +35,31 @@ def inverse_norm(values: Any, noise: Any) -> Any:
     return inverse(norm, varies, otherwise=0)
 
 
-def gram(rows: Any) -> Any:
-    """rowsᵀ rows, (…, unit, unit), exactly symmetric: NumPy sees to that itself."""
-    xp = array_namespace(rows)
-    product = xp.matrix_transpose(rows) @ rows
-    return product if is_numpy_array(rows) else (product + xp.matrix_transpose(product)) / 2
+def gram(rows: Any, *, over: Any = None) -> Any:
+    """rowsᵀ rows, (unit, unit), if asked for divided by overᵀ over; exactly symmetric.
+
+    The upper triangle is computed in blocks and mirrored: half of the work, and little memory beyond the result.
+    """
+    xp, n_units = array_namespace(rows), rows.shape[1]
+    result = xp.empty((n_units, n_units), dtype=rows.dtype, device=device(rows))
+    for first in range(0, n_units, UNITS_TOGETHER):
+        block = slice(first, first + UNITS_TOGETHER)
+        part = rows[:, block].T @ rows[:, first:]
+        if over is not None:
+            with np.errstate(invalid="ignore"):  # 0 / 0 for pairs that never vary for the same stimulus
+                part /= over[:, block].T @ over[:, first:]
+        square = part[:, :UNITS_TOGETHER]
+        part[:, :UNITS_TOGETHER] = (square + square.T) / 2
+        result[block, first:] = part
+        result[first:, block] = part.T
+    return result
+
+
+def gram_of_each(noise: Any) -> Any:
+    """rowsᵀ rows of each stimulus, (stimulus, unit, unit), exactly symmetric."""
+    xp = array_namespace(noise)
+    product = xp.matrix_transpose(noise) @ noise
+    return (product + xp.matrix_transpose(product)) / 2
 
 
 def deviations(values: Any, *, differences: bool) -> tuple[Any, Any, Any]:

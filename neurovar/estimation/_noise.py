@@ -11,7 +11,16 @@ import xarray as xr
 from array_api_compat import array_namespace
 
 from neurovar.estimation._common import carried, grouped, labelled_matrix, require_varying, unit_coords
-from neurovar.estimation._deviations import bounded, deviations, dof_of, gram, inverse, inverse_norm, rows_of
+from neurovar.estimation._deviations import (
+    bounded,
+    deviations,
+    dof_of,
+    gram,
+    gram_of_each,
+    inverse,
+    inverse_norm,
+    rows_of,
+)
 from neurovar.estimation._tiles import in_order, tiled_correlation, tiled_covariance
 from neurovar.responses import DIMS, repeat_counts, require_simultaneous, residuals_kernel, validate
 
@@ -66,13 +75,14 @@ def noise_covariance(
         )
     validate(responses, min_repeats=2)
     require_simultaneous(responses)
+    n_repeats = repeat_counts(responses).values
     values = _values(responses, per_stimulus=per_stimulus, differences=differences)
     if isinstance(values, np.ndarray):
         matrix, _ = noise_covariance_kernel(values, per_stimulus=per_stimulus, differences=differences)
     else:
-        matrix = tiled_covariance(values, int((repeat_counts(responses) - 1).sum()), differences=differences)
+        matrix = tiled_covariance(values, int((n_repeats - 1).sum()), differences=differences)
     units = f"({responses.attrs.get('units', '?')})²"
-    return _labelled(matrix, responses, differences=differences).assign_attrs(units=units)
+    return _labelled(matrix, responses, n_repeats, differences=differences).assign_attrs(units=units)
 
 
 def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differences: bool = False) -> tuple[Any, Any]:
@@ -80,7 +90,7 @@ def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differen
     xp = array_namespace(values)
     noise, exists, n = deviations(values, differences=differences)
     if per_stimulus:
-        matrix = gram(noise)
+        matrix = gram_of_each(noise)
         matrix /= xp.where(n > 0, n, xp.nan)[:, None, None]
     else:
         matrix = gram(rows_of(noise, exists))
@@ -155,12 +165,13 @@ def noise_correlation(
     validate(responses, min_repeats=3 if zscore or per_stimulus else 2)
     require_simultaneous(responses)
     require_varying(responses)
+    n_repeats = repeat_counts(responses).values
     values = _values(responses, per_stimulus=per_stimulus, differences=differences)
     if isinstance(values, np.ndarray):
         matrix = noise_correlation_kernel(values, zscore=zscore, per_stimulus=per_stimulus, differences=differences)
     else:
         matrix = tiled_correlation(values, zscore=zscore, differences=differences)
-    return _labelled(matrix, responses, differences=differences)
+    return _labelled(matrix, responses, n_repeats, differences=differences)
 
 
 def noise_correlation_kernel(
@@ -177,7 +188,7 @@ def noise_correlation_kernel(
     scale = inverse_norm(values, noise)
     if per_stimulus:
         noise *= xp.where((scale > 0) & (n > 1)[:, None], scale, xp.nan)[:, None]
-        return bounded(gram(noise))
+        return bounded(gram_of_each(noise))
     return bounded(_mean_correlation(noise, exists, scale, n))
 
 
@@ -190,10 +201,7 @@ def _mean_correlation(noise: Any, exists: Any, scale: Any, n: Any) -> Any:
     if bool(xp.all(varies | (n == 0)[:, None])):
         noise /= float(xp.sum(n)) ** 0.5
         return gram(rows_of(noise, exists))
-    correlation = gram(rows_of(noise, exists))
-    with np.errstate(invalid="ignore"):  # 0 / 0 for pairs that never vary for the same stimulus
-        correlation /= gram(weight * xp.astype(varies, noise.dtype))
-    return correlation
+    return gram(rows_of(noise, exists), over=weight * xp.astype(varies, noise.dtype))
 
 
 def _values(responses: xr.DataArray, *, per_stimulus: bool, differences: bool) -> Any:
@@ -217,9 +225,9 @@ def _in_order_shown(responses: xr.DataArray) -> Any:
     return in_order(values, order) if responses.chunks is not None else np.take_along_axis(values, order[:, :, None], 1)
 
 
-def _labelled(matrix: np.ndarray, responses: xr.DataArray, *, differences: bool) -> xr.DataArray:
+def _labelled(matrix: Any, responses: xr.DataArray, n_repeats: np.ndarray, *, differences: bool) -> xr.DataArray:
     """A matrix, or one for each stimulus, with the labels of units and stimuli and the degrees of freedom."""
-    dof = dof_of(repeat_counts(responses).values - 1, per_stimulus=matrix.ndim == 3, differences=differences)
+    dof = dof_of(n_repeats - 1, per_stimulus=matrix.ndim == 3, differences=differences)
     if matrix.ndim == 2:
         return labelled_matrix(matrix, responses).assign_attrs(dof=dof)
     stimuli = {name: coord for name, coord in responses.coords.items() if coord.dims == ("stimulus",)}

@@ -7,9 +7,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from neurovar.plotting._style import BLACK, BLUE, GREY, PALE, VERMILION, figure, note, require, style
+from neurovar.plotting._style import BLACK, BLUE, GREY, PALE, VERMILION, figure, note, plain_numbers, require, style
 
 _LABELS = {
     "noise_correlation": ("noise correlation", "pairs of units"),
@@ -108,7 +108,7 @@ def plot_variance(description: xr.Dataset, ax: Axes) -> None:
         ax.plot(ends, ends, color=BLACK, linestyle="--", label="Poisson")
         ax.legend(loc="upper left", handlelength=1.6, borderaxespad=0)
     ax.plot(mean[shown], variance[shown], color=VERMILION, marker="o", markersize=2.5, alpha=0.7, linestyle="none")
-    _plain_numbers(ax)
+    plain_numbers(ax)
 
 
 @style()
@@ -158,12 +158,3 @@ def _say(ax: Axes, variable: xr.DataArray, *, otherwise: str = "no finite value"
     text = textwrap.fill(f"n/a: {_reason(variable) or otherwise}", 26)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=6, color=GREY)
     ax.set(xticks=[], yticks=[])
-
-
-def _plain_numbers(ax: Axes) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5 or, over more than two decades, at powers of ten; no formulas."""
-    for axis in (ax.xaxis, ax.yaxis):
-        low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 COLUMN_WIDTH = 3.5
@@ -120,3 +121,12 @@ def interval(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, *, color: 
 
 def note(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="right", fontsize=7, color=GREY)
+
+
+def plain_numbers(ax: Axes) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5 or, over more than two decades, at powers of ten; no formulas."""
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())

@@ -22,6 +22,7 @@ from neurovar.plotting._style import (
     choose,
     interval,
     note,
+    plain_numbers,
     readable,
     require,
     style,
@@ -34,8 +35,12 @@ _STATISTICS = {
     "noise_correlation": "mean noise correlation",
     "signal_correlation": "mean signal correlation",
     "effective_dimensionality": "effective dimensionality",
-    "exponent": "exponent α",
-    "fano_factor": "Fano factor (variance/mean)",
+    "corrected_dimensionality": "eff. dim., no bias",
+    "exponent": "signal exponent α",
+    "noise_exponent": "noise exponent α",
+    "signal_slope": "r_sc slope on r_signal",
+    "variance_exponent": "variance–mean exponent",
+    "fano_factor": "Fano factor",
     "reliability": "split-half reliability",
 }
 
@@ -113,18 +118,20 @@ def plot_spectra(comparison: xr.Dataset, ax: Axes) -> None:
     # lines and names are given, because a legend that collects them leaves out names like "_blocks.4"
     ax.legend([*lines, fitted], [*names, f"fitted ranks {first}–{last}"], loc="lower left", handlelength=1.6)
     ax.set(xscale="log", yscale="log", xlabel="rank n", ylabel="signal variance λₙ/λ₁")
+    plain_numbers(ax)
 
 
 @style()
-def plot_correlation_matrix(matrix: xr.DataArray, ax: Axes) -> None:
+def plot_correlation_matrix(matrix: xr.DataArray, ax: Axes, *, by: str | None = None) -> None:
     """Draw a correlation matrix on a diverging map centred at 0, whose range is that of the pairs off the diagonal.
 
     Args:
         matrix: square (unit, other_unit); its name labels the colour bar.
         ax: where to draw.
+        by: a coordinate of unit, such as area or layer; units are sorted by it, and its groups are told apart by lines.
 
     Raises:
-        ValueError: the matrix is not square.
+        ValueError: the matrix is not square, or `by` is no coordinate of its units.
 
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
@@ -135,6 +142,12 @@ def plot_correlation_matrix(matrix: xr.DataArray, ax: Axes) -> None:
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"expected a square matrix (unit, other_unit), got dims {dict(matrix.sizes)}")
+    if by is not None:
+        choose(
+            "coordinate of unit", by, [str(name) for name, coord in matrix.coords.items() if coord.dims == ("unit",)]
+        )
+        order = np.argsort(matrix[by].values, kind="stable")
+        matrix = matrix[order, order]
     pairs = np.abs(matrix.values[~np.eye(len(matrix), dtype=bool)])
     limit = float(np.nanmax(pairs, initial=0.0)) or 1.0
     image = ax.imshow(matrix.values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -142,7 +155,21 @@ def plot_correlation_matrix(matrix: xr.DataArray, ax: Axes) -> None:
     label = readable(str(matrix.name or "correlation"))
     ax.figure.colorbar(image, ax=ax, label=label, extend="max" if beyond else "neither", shrink=0.85)
     ax.set(xlabel="unit", ylabel="unit")
+    if by is not None:
+        _name_groups(ax, matrix[by].values)
     ax.spines[:].set_visible(False)
+
+
+def _name_groups(ax: Axes, group: np.ndarray) -> None:
+    """Lines between groups of neighbouring units, and the name of each at its middle."""
+    names, first, size = np.unique(group, return_index=True, return_counts=True)
+    for edge in first[1:]:
+        ax.axhline(edge - 0.5, color=BLACK, linewidth=0.6)
+        ax.axvline(edge - 0.5, color=BLACK, linewidth=0.6)
+    middle = first + (size - 1) / 2
+    ax.set_xticks(middle, names.astype(str), rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(middle, names.astype(str))
+    ax.set(xlabel="", ylabel="")
 
 
 @style()

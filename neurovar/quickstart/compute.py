@@ -24,6 +24,14 @@ from neurovar.robustness import PGD, Clean, Condition, Modified, NoisyNetwork
 from neurovar.training import halves, retrain, small_network, train
 
 LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
+MEASURED = (
+    "noise_correlation",
+    "signal_correlation",
+    "effective_dimensionality",
+    "exponent",
+    "fano_factor",
+    "reliability",
+)
 RANKS = (2, 20)
 TRACE_PER_UNIT = 2.0
 EPSILON = 0.1
@@ -34,7 +42,7 @@ class Scale:
     """How much of everything a run takes."""
 
     n_stimuli: int
-    n_bootstrap: int
+    n_resamples: int
     n_train: int
     n_epochs: int
     n_seeds: int
@@ -47,8 +55,8 @@ class Scale:
     rank: int = 128
 
 
-FULL = Scale(640, 100, 10_000, 5, 3, 2000, 160, 10, (1, 3, 5))
-QUICK = Scale(160, 20, 4000, 2, 2, 400, 60, 5, (3,))
+FULL = Scale(640, 40, 10_000, 5, 3, 2000, 160, 10, (1, 3, 5))
+QUICK = Scale(160, 10, 4000, 2, 2, 400, 60, 5, (3,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +76,14 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
     systems = record_systems(inputs, scale=scale, seed=seed, progress=progress)
     with _bar(progress, "Statistics, with bootstrap intervals", len(systems)) as advance, _one_thread():
         table = comparison.compare(
-            systems, ranks=RANKS, n_bootstrap=scale.n_bootstrap, n_splits=5, rng=seed, n_jobs=n_jobs, advance=advance
+            systems,
+            statistics=MEASURED,
+            ranks=RANKS,
+            n_resamples=scale.n_resamples,
+            n_splits=5,
+            rng=seed,
+            n_jobs=n_jobs,
+            advance=advance,
         )
         rule = transplant.fit_signal_rule(inputs.cortex, rng=seed)
     table.attrs["constant_units_dropped"] = ", ".join(
