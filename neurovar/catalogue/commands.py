@@ -139,6 +139,9 @@ def describe(
         say(f"no intervals: {error}")
     else:
         comparing.show(table)
+        for name, one in systems.items():
+            if "units_drawn" in one.attrs:
+                say(f"{name}: the statistics with intervals are those of {one.attrs['units_drawn']}")
         written += comparing.write(table, systems, output / f"{stem}_statistics", seed=0)
     for path in written:
         say(f"Wrote {path}")

@@ -73,7 +73,8 @@ def _some_units(responses: xr.DataArray) -> xr.DataArray:
     n_units = responses.sizes["unit"]
     if n_units <= MOST_UNITS:
         return responses
-    return responses.isel(unit=np.sort(np.random.default_rng(0).choice(n_units, MOST_UNITS, replace=False)))
+    some = np.sort(np.random.default_rng(0).choice(n_units, MOST_UNITS, replace=False))
+    return responses.isel(unit=some).assign_attrs(units_drawn=f"{MOST_UNITS} of {n_units} at random")
 
 
 def measured(
