@@ -422,7 +422,8 @@ def test_describe_says_why_a_statistic_is_not_there(
 
 def test_describe_names_its_files_by_session(run: Run, tmp_path: Path) -> None:
     run("describe", "toy", "--session", "monday", "--window", 0, 1, "--output", tmp_path)
-    assert {path.name for path in tmp_path.glob("toy*.*")} == {"toy_monday.png", "toy_monday.nc"}
+    of_statistics = {f"toy_monday_statistics{end}" for end in (".png", "_matrices.png", ".nc")}
+    assert {path.name for path in tmp_path.glob("toy*.*")} == {"toy_monday.png", "toy_monday.nc"} | of_statistics
 
 
 def test_bad_recordings_leave_nothing(run: Run, tmp_path: Path) -> None:

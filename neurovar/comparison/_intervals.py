@@ -65,7 +65,7 @@ def intervals(
     stimuli (or of each stimulus's trials) being left out; subjects and sessions one at a time. Units and stimuli are
     crossed, and what is due to both (the noise of single units) is in either variance; it is computed from resamples
     of both at once and counted once: V = V_within + max(V_across − V_both, 0). The interval is estimate ± t √V,
-    t from Student's distribution with Satterthwaite's degrees of freedom, which few subjects make few.
+    t from Student's distribution with Satterthwaite's degrees of freedom, which few subjects or resamples make few.
 
     The interval is for what the estimator gives on average at these numbers of units, stimuli and repeats: it knows
     nothing of bias, for which see the estimators. It is symmetric and takes the estimate as roughly normal. In the
@@ -201,23 +201,24 @@ def _variance(
     full: xr.DataArray, shifts: xr.DataArray, levels: Design, shares: tuple[float, float]
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """The variance of the mean over sessions and subsamples, and its degrees of freedom; both (statistic)."""
-    n_subsamples, n = shifts.sizes["subsample"], shifts.sizes["resample"]
-    n_draws = n_subsamples * (n - 1)
+    n_subsamples, n_resamples = shifts.sizes["subsample"], shifts.sizes["resample"]
+    n_draws = n_subsamples * (n_resamples - 1)
     share_across, share_within = shares
     spread = _sample_variance(shifts.mean("session", skipna=False), "resample").mean("subsample")
     by_within, by_across, by_both = (spread.isel(part=part) for part in range(3))
-    dof_within, dof_across = min(levels.n_within - 1, n_draws), min(levels.n_across - 1, n_draws)
+    dof_within, dof_across = (1 / (1 / max(n - 1, 1) + 1 / n_draws) for n in (levels.n_within, levels.n_across))
     if levels.clusters is not None:
         share_across, dof_across = 1.0, levels.n_across - 1
         by_across = _cluster_variance(full.mean("subsample"), levels.clusters)
         of_within = shifts.isel(part=0)
         centred = of_within - of_within.mean("resample")
-        by_both = _cluster_variance(centred, levels.clusters).mean(("subsample", "resample")) * n / (n - 1)
+        by_both = _cluster_variance(centred, levels.clusters).mean(("subsample", "resample"))
+        by_both = by_both * n_resamples / (n_resamples - 1)
     within = share_within * (by_within - (1 - share_across) * by_both).clip(min=0)
     across = share_across * (by_across - by_both).clip(min=0)
     chosen = _between(full)
     variance = within + across + chosen
-    uncertainty = within**2 / max(dof_within, 1) + across**2 / max(dof_across, 1) + chosen**2 / max(n_subsamples - 1, 1)
+    uncertainty = within**2 / dof_within + across**2 / dof_across + chosen**2 / max(n_subsamples - 1, 1)
     return variance, (variance**2 / uncertainty).where(uncertainty > 0, 1)
 
 
