@@ -10,7 +10,7 @@ PIP_INSTALL = bin/python -m pip install -q --disable-pip-version-check
 help:
 	@echo 'make quickstart       cortex beside a network, into report/  (QUICKSTART_FLAGS=--quick: a minute)'
 	@echo 'make test             linters, types, tests, doctests and coverage'
-	@echo 'make test-brainscore  the tests again, on the old versions that Brain-Score pins (Python 3.11 or 3.12)'
+	@echo 'make test-brainscore  all but the slow tests, on the old versions that Brain-Score pins (Python 3.11 or 3.12)'
 	@echo 'make lint             ruff and mypy'
 	@echo 'make format           let ruff reformat and fix the code'
 	@echo 'make benchmarks       print timings'
@@ -25,7 +25,7 @@ test: lint
 	.venv/bin/pytest -n 2 --cov --cov-branch --cov-fail-under=90
 
 test-brainscore: .venv-brainscore/.current
-	.venv-brainscore/bin/pytest -n 2
+	.venv-brainscore/bin/pytest -n 2 -m 'not slow'
 
 lint: .venv/.current
 	.venv/bin/ruff check

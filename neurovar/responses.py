@@ -66,8 +66,7 @@ def array_of(responses: xr.DataArray) -> Any:
 
 def _validate_trials(responses: xr.DataArray, values: Any, *, time: bool) -> int:
     """Check which values are absent; the largest number of repeats."""
-    n_infinite = int(np.isinf(values).sum())
-    if n_infinite:
+    if n_infinite := int(np.isinf(values).sum()):
         raise ValueError(f"expected finite responses or NaN, got {n_infinite} infinite values")
     present = ~np.isnan(values)
     if time:

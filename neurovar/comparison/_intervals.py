@@ -68,10 +68,10 @@ def intervals(
     t from Student's distribution with Satterthwaite's degrees of freedom, which few subjects or resamples make few.
 
     The interval is for what the estimator gives on average at these numbers of units, stimuli and repeats: it knows
-    nothing of bias, for which see the estimators. It is symmetric and takes the estimate as roughly normal. In the
-    simulations of `analyses/interval_coverage.py` (50 units) 95 % intervals hold that average 92–98 % of the time;
-    fewer units whose variances differ by orders of magnitude make the interval of the effective dimensionality, which
-    hangs on the few largest, too narrow (80 % with 24 units of log-normal variance).
+    nothing of bias, for which see the estimators. It is symmetric and takes the estimate as roughly normal.
+    docs/interval-coverage.md tells how often 95 % intervals hold that average in simulations
+    (`analyses/interval_coverage.py`): about 92–98 % for means over units and pairs, less for what hangs on a few units,
+    such as the effective dimensionality (80 % with 24 units of log-normal variance).
 
     Parameters
     ----------
