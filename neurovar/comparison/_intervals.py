@@ -70,7 +70,7 @@ def intervals(
     The interval is for what the estimator gives on average at these numbers of units, stimuli and repeats: it knows
     nothing of bias, for which see the estimators. It is symmetric and takes the estimate as roughly normal.
     docs/interval-coverage.md tells how often 95 % intervals hold that average in simulations
-    (`analyses/interval_coverage.py`): about 92–98 % for means over units and pairs, less for what hangs on a few units,
+    (`analyses/interval_coverage.py`): mostly 92–98 %, less for what hangs on a few units,
     such as the effective dimensionality (80 % with 24 units of log-normal variance).
 
     Parameters
