@@ -27,7 +27,7 @@ def test_cycles_of_distinct_samples() -> None:
     rng = np.random.default_rng(0)
     first = rng.standard_normal((7, 4))
     second = first + rng.standard_normal((7, 4))
-    moments, without = _eigenmoments._cycle_moments(first, second, 5)
+    moments, without = _eigenmoments._cycle_moments(first, second, 5, first.shape[1])
     np.testing.assert_allclose(moments, [plain.eigenmoment(first, second, p) for p in range(1, 6)], atol=1e-12)
     for sample in range(7):
         kept = np.arange(7) != sample

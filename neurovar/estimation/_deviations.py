@@ -1,5 +1,6 @@
 """Deviations from the stimulus's mean, or between neighbouring trials, and their products: NumPy and torch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def inverse_norm(values: Any, noise: Any) -> Any:
     return inverse(norm, varies, otherwise=0)
 
 
-def gram(rows: Any, *, over: Any = None) -> Any:
-    """rowsᵀ rows, (unit, unit), if asked for divided by overᵀ over; exactly symmetric.
+def gram(rows: Any, *, over: Callable[[slice, slice], Any] | None = None) -> Any:
+    """rowsᵀ rows, (unit, unit), if asked for divided by a matrix that `over` gives block by block; exactly symmetric.
 
     The upper triangle is computed in blocks and mirrored: half of the work, and little memory beyond the result.
     """
@@ -47,12 +48,33 @@ def gram(rows: Any, *, over: Any = None) -> Any:
         part = rows[:, block].T @ rows[:, first:]
         if over is not None:
             with np.errstate(invalid="ignore"):  # 0 / 0 for pairs that never vary for the same stimulus
-                part /= over[:, block].T @ over[:, first:]
+                part /= over(block, slice(first, None))
         square = part[:, :UNITS_TOGETHER]
         part[:, :UNITS_TOGETHER] = (square + square.T) / 2
         result[block, first:] = part
         result[first:, block] = part.T
     return result
+
+
+def shared_dof(n: Any, varies: Any) -> Callable[[slice, slice], Any]:
+    """Σ n over the stimuli for which both units vary, from n (stimulus) and where units vary (stimulus, unit).
+
+    Σn − Σᵢ − Σⱼ + Σᵢⱼ, the last three over the stimuli for which unit i, unit j and both are silent: only stimuli for
+    which some unit is silent enter a product, and integers make it exact.
+    """
+    xp = array_namespace(varies)
+    some = ~xp.all(varies, axis=1) & (n > 0)
+    silent = xp.astype(~varies[some], n.dtype)
+    weighted = n[some][:, None] * silent
+    total, lost = float(xp.sum(n)), xp.sum(weighted, axis=0)
+
+    def block(first: slice, second: slice) -> Any:
+        shared = weighted[:, first].T @ silent[:, second]
+        shared += total - lost[first, None]
+        shared -= lost[None, second]
+        return shared
+
+    return block
 
 
 def gram_of_each(noise: Any) -> Any:

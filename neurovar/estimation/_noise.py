@@ -20,8 +20,9 @@ from neurovar.estimation._deviations import (
     inverse,
     inverse_norm,
     rows_of,
+    shared_dof,
 )
-from neurovar.estimation._tiles import in_order, tiled_correlation, tiled_covariance
+from neurovar.estimation._out_of_core import in_order, tiled_correlation, tiled_covariance
 from neurovar.responses import DIMS, repeat_counts, require_simultaneous, residuals_kernel, validate
 
 
@@ -201,7 +202,7 @@ def _mean_correlation(noise: Any, exists: Any, scale: Any, n: Any) -> Any:
     if bool(xp.all(varies | (n == 0)[:, None])):
         noise /= float(xp.sum(n)) ** 0.5
         return gram(rows_of(noise, exists))
-    return gram(rows_of(noise, exists), over=weight * xp.astype(varies, noise.dtype))
+    return gram(rows_of(noise, exists), over=shared_dof(n, varies))
 
 
 def _values(responses: xr.DataArray, *, per_stimulus: bool, differences: bool) -> Any:

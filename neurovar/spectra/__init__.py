@@ -3,7 +3,7 @@
 Three estimators: cvPCA (repeats held out), cross-decomposition (stimuli held out) and MEME (matched eigenmoments, no
 axes at all). They differ in their biases, so that their exponents are not to be compared: a spectrum's
 attrs["method"] says which it is. Functions take responses (stimulus, repeat, unit) with NaN for absent repeats
-(`neurovar.responses`), kernels NumPy arrays or torch tensors.
+(`neurovar.responses`), kernels NumPy arrays or torch tensors. Chunked responses (dask) may be larger than memory.
 """
 
 from neurovar.spectra._cross_decomposition import cross_decomposition_kernel

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from array_api_compat import array_namespace, device, is_torch_array, to_device
+from array_api_compat import array_namespace, device, is_dask_array, is_torch_array, to_device
 
-from neurovar.responses import repeat_counts, split_kernel
+from neurovar.responses import array_of, repeat_counts, split_kernel
 
 MOST_RANKS = 1024
 """Of Stringer et al. 2019: no spectrum here goes further."""
@@ -45,6 +46,23 @@ def weighted(rows: Array, weights: Array) -> Array:
     xp = array_namespace(rows)
     n_stimuli, n_repeats = weights.shape
     return (weights[:, None, :] @ xp.reshape(rows, (n_stimuli, n_repeats, -1)))[:, 0, :]
+
+
+def weighted_repeats(trials: Array, weights: np.ndarray) -> Array:
+    """Of trials (stimulus, repeat, unit), the weighted sum over each stimulus's repeats: (stimulus, unit).
+
+    Of a dask array chunk by chunk, lazily.
+    """
+    if not is_dask_array(trials):
+        rows = array_namespace(trials).reshape(trials, (-1, trials.shape[2]))
+        return weighted(rows, like(weights, trials))
+    trials = trials.rechunk({1: -1})
+    lazy = da.from_array(weights.astype(trials.dtype)[:, :, None], chunks=(trials.chunks[0], -1, 1))
+    return da.map_blocks(_weighted_chunk, trials, lazy, drop_axis=1, dtype=trials.dtype)
+
+
+def _weighted_chunk(trials: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.einsum("sru,sr->su", trials, weights[:, :, 0])
 
 
 def like(array: np.ndarray, values: Array) -> Array:
@@ -87,9 +105,9 @@ def principal_axes(rows: Array, n: int) -> Array:
     return axes / xp.where(length > 0, length, xp.ones_like(length))
 
 
-def repeated_values(responses: xr.DataArray, *, repeats: int) -> np.ndarray:
-    """The values of the stimuli with at least so many repeats, as floating-point numbers."""
-    values = responses.values[repeat_counts(responses).values >= repeats]
+def repeated_values(responses: xr.DataArray, *, repeats: int) -> Array:
+    """The values of the stimuli with at least so many repeats, as floating-point numbers; dask's where chunked."""
+    values = array_of(responses)[repeat_counts(responses).values >= repeats]
     return values.astype(np.result_type(values.dtype, np.float32), copy=False)
 
 

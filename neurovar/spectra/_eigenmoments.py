@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 import xarray as xr
-from array_api_compat import array_namespace, to_device
+from array_api_compat import array_namespace, is_dask_array, to_device
 
 from neurovar.responses import require_simultaneous, validate
 from neurovar.spectra._algebra import (
@@ -18,8 +18,9 @@ from neurovar.spectra._algebra import (
     repeated_values,
     require_kind,
     require_splits,
-    weighted,
+    weighted_repeats,
 )
+from neurovar.spectra._out_of_core import has_fewer_trials, in_fewer_units
 
 MOST_SAMPLES = 1500
 """More than these are cut into blocks, whose moments are averaged: the matrices that are multiplied stay small."""
@@ -27,8 +28,9 @@ MOST_SAMPLES = 1500
 FEW_STIMULI = 20
 """With fewer, the noise's standard error is taken over pairs of repeats."""
 
-Samples = tuple[Array, Array, np.ndarray]
-"""a and b, (sample, unit), and the stimuli of each sample, (1 or 2, sample)."""
+Samples = tuple[Array, Array, np.ndarray, np.ndarray]
+"""The rows that a comes from and those of b, (row, unit), the two whose difference each sample is, (2, sample), and
+the stimuli of each sample, (1 or 2, sample)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def eigenmoments(
     return xr.DataArray(estimate.moments, dims="moment", coords=coords, attrs={"of": of, "n_splits": n_splits})
 
 
-def moment_values(responses: xr.DataArray, *, of: str, n_moments: int, n_splits: int) -> np.ndarray:
+def moment_values(responses: xr.DataArray, *, of: str, n_moments: int, n_splits: int) -> Array:
     """The values of the stimuli with two repeats, if they suffice for so many moments."""
     require_kind(of)
     require_splits(n_splits)
@@ -125,15 +127,20 @@ def eigenmoments_kernel(
     A stimulus's influence is the mean over draws of that of its pairs. For the signal each pair has two stimuli, so
     that the sum over stimuli counts what is the pair's alone twice: once too often in each draw.
     """
+    n_units = values.shape[2]
+    values = in_fewer_units(values) if has_fewer_trials(values) else values
     present, trials = present_trials(values), centred_trials(values)
     draw = _signal_samples if of == "signal" else _noise_samples
     moments, one_draw = np.zeros(n_moments), np.zeros((n_moments, n_moments))
     influence = np.zeros((len(present), n_moments))
     for _ in range(n_splits):
-        first, second, stimuli = draw(trials, present, rng)
-        for block in np.array_split(np.arange(len(first)), -(-len(first) // MOST_SAMPLES)):
-            share, rows = len(block) / len(first), slice(block[0], block[-1] + 1)
-            block_moments, without = _cycle_moments(first[rows], second[rows], n_moments)
+        first, second, pairs, stimuli = draw(trials, present, rng)
+        n_samples = pairs.shape[1]
+        for block in np.array_split(np.arange(n_samples), -(-n_samples // MOST_SAMPLES)):
+            share, rows = len(block) / n_samples, slice(block[0], block[-1] + 1)
+            a = _differences(first, pairs[:, rows])
+            b = a if second is first else _differences(second, pairs[:, rows])
+            block_moments, without = _cycle_moments(a, b, n_moments, n_units)
             deviation = share * (without - without.mean(axis=0))
             moments += share * block_moments / n_splits
             one_draw += deviation.T @ deviation / n_splits
@@ -146,13 +153,11 @@ def eigenmoments_kernel(
 
 
 def _signal_samples(trials: Array, present: np.ndarray, rng: np.random.Generator) -> Samples:
-    """Differences of pairs of stimuli, in two halves of the repeats, (pair, unit)."""
+    """Pairs of stimuli, in the means of two halves of the repeats."""
     n_pairs = len(present) // 2
-    rows = array_namespace(trials).reshape(trials, (-1, trials.shape[2]))
-    first, second = (weighted(rows, like(half, trials)) for half in half_weights(present, rng))
+    first, second = (weighted_repeats(trials, half) for half in half_weights(present, rng))
     stimuli = rng.permutation(len(present))[: 2 * n_pairs].reshape(2, n_pairs)
-    one, other = positions(stimuli, trials)
-    return (first[one] - first[other]) / 2**0.5, (second[one] - second[other]) / 2**0.5, stimuli
+    return first, second, stimuli, stimuli
 
 
 def _noise_samples(trials: Array, present: np.ndarray, rng: np.random.Generator) -> Samples:
@@ -163,13 +168,20 @@ def _noise_samples(trials: Array, present: np.ndarray, rng: np.random.Generator)
     whole = np.arange(n_repeats // 2) < present.sum(axis=1, keepdims=True) // 2
     pairs = np.stack([order[:, : n_repeats // 2 * 2 : 2][whole], order[:, 1::2][whole]])
     pairs = pairs[:, rng.permutation(pairs.shape[1])]
-    one, other = positions(pairs, trials)
     rows = array_namespace(trials).reshape(trials, (-1, trials.shape[2]))
-    samples = (rows[one] - rows[other]) / 2**0.5
-    return samples, samples, pairs[:1] // n_repeats
+    return rows, rows, pairs, pairs[:1] // n_repeats
 
 
-def _cycle_moments(first: Array, second: Array, n_moments: int) -> tuple[np.ndarray, np.ndarray]:
+def _differences(rows: Array, pairs: np.ndarray) -> Array:
+    """Of pairs of rows, divided by √2, (pair, unit), in memory."""
+    if is_dask_array(rows):
+        needed, pairs = np.unique(pairs, return_inverse=True)
+        rows, pairs = rows[needed].compute(), pairs.reshape(2, -1)
+    one, other = positions(pairs, rows)
+    return (rows[one] - rows[other]) / 2**0.5
+
+
+def _cycle_moments(first: Array, second: Array, n_moments: int, n_units: int) -> tuple[np.ndarray, np.ndarray]:
     """Moments (moment,) from samples (sample, unit), and those without each sample, (sample, moment).
 
     With A = first · secondᵀ and F its part above the diagonal, the sum over increasing cycles of length p is
@@ -177,7 +189,7 @@ def _cycle_moments(first: Array, second: Array, n_moments: int) -> tuple[np.ndar
     sample i costs nothing more.
     """
     xp = array_namespace(first)
-    n_samples, n_units = first.shape
+    n_samples = len(first)
     gram = xp.astype(first @ second.T, xp.float64)
     scale = float(xp.sum(xp.abs(gram))) / n_samples**2
     gram = gram / (scale or 1.0)

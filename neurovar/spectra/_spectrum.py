@@ -1,6 +1,7 @@
 """Eigenspectra of signal and noise, each measured in other trials than those that gave the axes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -10,8 +11,7 @@ from neurovar.spectra._algebra import Array, repeated_values, require_splits
 from neurovar.spectra._cross_decomposition import cross_decomposition_kernel
 from neurovar.spectra._cvpca import cvpca_kernel
 from neurovar.spectra._noise import noise_cross_decomposition_kernel, noise_cvpca_kernel
-
-Kernel = Callable[[Array, int, np.random.Generator], Array]
+from neurovar.spectra._out_of_core import Kernel, spectrum_out_of_core
 
 SIGNAL: dict[str, Kernel] = {"cvpca": cvpca_kernel, "cross_decomposition": cross_decomposition_kernel}
 NOISE: dict[str, Kernel] = {"cvpca": noise_cvpca_kernel, "cross_decomposition": noise_cross_decomposition_kernel}
@@ -129,7 +129,7 @@ def labelled(values: np.ndarray, attrs: dict) -> xr.DataArray:
     return xr.DataArray(values, dims="rank", coords={"rank": np.arange(1, len(values) + 1)}, attrs=attrs)
 
 
-def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tuple[Kernel, np.ndarray]:
+def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tuple[Kernel, Array]:
     """The kernel of a method and the values that it takes, if they suffice."""
     kernels = SIGNAL if of == "signal" else NOISE
     if method not in kernels:
@@ -142,7 +142,10 @@ def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tu
     values = repeated_values(responses, repeats=n_repeats)
     if len(values) < n_stimuli:
         raise ValueError(f"expected at least {n_stimuli} stimuli with {n_repeats} repeats, got {len(values)}")
-    return kernels[method], values
+    kernel = kernels[method]
+    if responses.chunks is not None:
+        kernel = partial(spectrum_out_of_core, kernel=kernel, of=of, method=method)
+    return kernel, values
 
 
 def require_one_method(spectra: Iterable[xr.DataArray]) -> str:

@@ -7,8 +7,7 @@ import pytest
 import reference
 import xarray as xr
 
-from neurovar import estimation, responses
-from neurovar.estimation import _tiles
+from neurovar import _tiles, estimation, responses
 
 ESTIMATES: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
     "covariance": estimation.noise_covariance,

@@ -1,37 +1,24 @@
-"""Noise covariance and correlation of responses that are larger than memory: dask arrays, tile by tile.
-
-A tile is the block of the result for two groups of units. It goes through the stimuli once, chunk by chunk, so that a
-worker holds one tile and two chunks, whatever the number of trials; tiles do not depend on one another, so that threads
-or the workers of a cluster share them. Only tiles on and above the diagonal are computed.
-"""
+"""Noise covariance and correlation of responses that are larger than memory: dask arrays, tile by tile."""
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 
-import dask
 import dask.array as da
 import numpy as np
 
+from neurovar._tiles import Sums, as_it_is, tiled
 from neurovar.estimation._deviations import bounded, deviations, inverse_norm, rows_of
-
-TILE = 1 << 24
-"""Values of a tile: 64 MB of float32."""
-
-Sums = tuple[np.ndarray, ...]
-Block = Callable[[np.ndarray, np.ndarray], Sums]
-"""What is summed over chunks (stimulus, repeat, unit), of a group of units and of another (or the same) group."""
 
 
 def tiled_covariance(values: da.Array, dof: int, *, differences: bool) -> da.Array:
     """`noise_covariance` of a dask array (stimulus, repeat, unit), divided by `dof`, lazily."""
-    return _tiled(values, partial(_products, differences=differences), lambda product, *_: product / dof, _as_it_is)
+    return tiled(values, partial(_products, differences=differences), lambda product, *_: product / dof, as_it_is)
 
 
 def tiled_correlation(values: da.Array, *, zscore: bool, differences: bool) -> da.Array:
     """`noise_correlation` of a dask array (stimulus, repeat, unit), lazily."""
     block = partial(_scored_products if zscore else _products, differences=differences)
-    return _tiled(values, block, _ratio if zscore else _normalised, bounded)
+    return tiled(values, block, _ratio if zscore else _normalised, bounded)
 
 
 def in_order(values: da.Array, order: np.ndarray) -> da.Array:
@@ -80,41 +67,3 @@ def _normalised(product: np.ndarray, squares: np.ndarray, other_squares: np.ndar
 def _ratio(product: np.ndarray, weight: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # 0 / 0 for pairs that never vary for the same stimulus
         return np.clip(product / weight, -1, 1)
-
-
-def _tiled(values: da.Array, block: Block, finish: Callable[..., np.ndarray], diagonal: Callable) -> da.Array:
-    """`finish` of the sums of `block` over all chunks, for all groups of units, and `diagonal` of the tiles there."""
-    values = values.rechunk({1: -1})
-    parts = [values[:, :, low:high] for low, high in pairwise(_edges(values.shape[2]))]
-    grid: list[list] = [[None] * len(parts) for _ in parts]
-    for i, first in enumerate(parts):
-        for j, second in enumerate(parts[i:], start=i):
-            # in a partial: dask would compute arguments as a whole, and a tile is to read chunk by chunk
-            make = partial(_tile, first, second, block, finish, diagonal if i == j else _as_it_is)
-            tile = da.from_delayed(dask.delayed(make, pure=False)(), (first.shape[2], second.shape[2]), _dtype(values))
-            grid[i][j], grid[j][i] = tile, tile if i == j else tile.T
-    return da.block(grid)
-
-
-def _edges(n_units: int) -> np.ndarray:
-    """Where tiles begin and end: the fewest groups of units, of nearly equal size, whose tiles are not too large."""
-    n_groups = max(1, int(np.ceil(n_units / TILE**0.5)))
-    return np.linspace(0, n_units, n_groups + 1).round().astype(int)
-
-
-def _dtype(values: da.Array) -> np.dtype:
-    return values.dtype if np.issubdtype(values.dtype, np.floating) else np.dtype(np.float64)
-
-
-def _as_it_is(tile: np.ndarray) -> np.ndarray:
-    return tile
-
-
-def _tile(first: da.Array, second: da.Array, block: Block, finish: Callable, last: Callable) -> np.ndarray:
-    sums: Sums = ()
-    for number in range(first.numblocks[0]):
-        lazy = [first.blocks[number]] if second is first else [first.blocks[number], second.blocks[number]]
-        chunks = dask.compute(*lazy, scheduler="synchronous")
-        added = block(chunks[0], chunks[-1])
-        sums = tuple(total + more for total, more in zip(sums, added)) if sums else added
-    return last(finish(*sums))
