@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from reference import information
 
+from neurovar import simulation
 from neurovar.estimation._information import FisherInformation, fisher_information, fisher_information_kernel
 
 N_UNITS = 10
@@ -277,3 +278,16 @@ def test_v4_has_too_few_repeats_for_its_units() -> None:
     active = np.argsort(-v4.sel(stimulus=ids).mean(("stimulus", "repeat")).values)[:most]
     got = fisher_information(v4.isel(unit=active[:5]), pair=tuple(ids), distance=1)
     assert np.isfinite(got.information) and got.standard_error > 0
+
+
+def test_groups_of_units() -> None:
+    da = simulation.population(n_stimuli=2, n_repeats=40, n_units=7, rng=0)
+    pair = tuple(da["stimulus"].values)
+    found = fisher_information(da.assign_coords(area=("unit", list("abbabba"))), pair=pair, distance=2.0, by="area")
+    alone = fisher_information(da[:, :, [1, 2, 4, 5]], pair=pair, distance=2.0)
+    one = found.sel(area="b")
+    assert (float(one.information), float(one.benefit_standard_error)) == (
+        alone.information,
+        alone.benefit_standard_error,
+    )
+    assert found["n_units"].values.tolist() == [3, 4] and one["n_repeats"].values.tolist() == [40, 40]

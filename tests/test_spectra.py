@@ -1,5 +1,7 @@
 """cvPCA and the power-law fit: against the public code's arithmetic, scikit-learn, and known spectra."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import reference
@@ -280,3 +282,16 @@ def test_a_fit_that_cannot_be_trusted_carries_its_estimate(bad: float) -> None:
 def test_a_window_of_noise() -> None:
     with pytest.raises(ValueError, match="expected positive variances at ranks 2–50, got 0"):
         spectra.fit_power_law(-power_law(1), ranks=(2, 50))
+
+
+@pytest.mark.parametrize("spectrum", [spectra.signal_spectrum, spectra.noise_spectrum])
+def test_spectra_of_groups_of_units(spectrum: Callable[..., xr.DataArray]) -> None:
+    da = reference.recording("structured", n_units=9, n_stimuli=12).assign_coords(area=("unit", list("aabbbabbb")))
+    options = {"method": "cross_decomposition", "n_splits": 2}
+    found = spectrum(da, by="area", rng=0, **options)
+    rng = np.random.default_rng(0)
+    for area in ("a", "b"):
+        alone = spectrum(da.isel(unit=da["area"].values == area), rng=rng, **options)
+        np.testing.assert_array_equal(found.sel(area=area)[: alone.sizes["rank"]], alone)
+    assert found.sel(area="a")[3:].isnull().all()
+    assert found.attrs == alone.attrs

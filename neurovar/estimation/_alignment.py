@@ -7,7 +7,8 @@ import xarray as xr
 from array_api_compat import array_namespace, device, to_device
 from scipy.linalg import subspace_angles
 
-from neurovar.estimation._common import carried, grouped, require_stimuli
+from neurovar._groups import grouped
+from neurovar.estimation._common import carried, require_stimuli
 from neurovar.responses import constant_units, floating, repeat_counts, require_simultaneous, validate
 
 SPLIT_WITHIN = 4

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.estimation._common import carried, grouped, groups_of, labelled_units, require_counts, unit_coords
+from neurovar._groups import grouped, groups_of, unit_coords
+from neurovar.estimation._common import carried, labelled_units, require_counts
 from neurovar.responses import validate
 
 LEAST_MATCHED = 5  # points, as in the Variance Toolbox

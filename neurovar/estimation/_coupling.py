@@ -5,7 +5,8 @@ from typing import Any
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.estimation._common import grouped, labelled_units, require_units, require_varying
+from neurovar._groups import grouped
+from neurovar.estimation._common import labelled_units, require_units, require_varying
 from neurovar.estimation._signal import means_and_noise
 from neurovar.responses import require_simultaneous, validate
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.estimation._common import grouped
+from neurovar._groups import grouped
 from neurovar.estimation._noise import noise_covariance
 from neurovar.responses import constant_units, repeat_counts, require_simultaneous, validate
 

@@ -9,8 +9,9 @@ from scipy.linalg import eigh, helmert
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
+from neurovar._groups import grouped, unit_coords
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.estimation._common import carried, grouped, labelled_units, require_varying, unit_coords
+from neurovar.estimation._common import carried, labelled_units, require_varying
 from neurovar.responses import require_simultaneous, validate
 
 LEAST_PRIVATE = 0.01

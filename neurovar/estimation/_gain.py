@@ -8,7 +8,8 @@ from array_api_compat import array_namespace, device
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from neurovar.estimation._common import carried, grouped, require_units, unit_coords
+from neurovar._groups import grouped, unit_coords
+from neurovar.estimation._common import carried, require_units
 from neurovar.estimation._counts import (
     NEGLIGIBLE,
     deviations_kernel,

@@ -1,14 +1,15 @@
 """Linear Fisher information, and what correlations of the noise add to it or take from it."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
+from neurovar._groups import grouped
 from neurovar.estimation._noise import noise_trials
 from neurovar.responses import constant_units, repeat_counts, require_simultaneous, validate
 
@@ -33,9 +34,17 @@ class FisherInformation:
     n_repeats: tuple[int, int]
 
 
+@overload
 def fisher_information(
     responses: xr.DataArray, *, pair: tuple[Hashable, Hashable], distance: float
-) -> FisherInformation:
+) -> FisherInformation: ...
+@overload
+def fisher_information(
+    responses: xr.DataArray, *, pair: tuple[Hashable, Hashable], distance: float, by: str
+) -> xr.Dataset: ...
+def fisher_information(
+    responses: xr.DataArray, *, pair: tuple[Hashable, Hashable], distance: float, by: str | None = None
+) -> FisherInformation | xr.Dataset:
     """Bias-corrected linear Fisher information of N units about which of two stimuli was shown.
 
     I = Δμᵀ C⁻¹ Δμ / ds²: Δμ the difference of the mean responses, C the noise covariance, ds = `distance`. With S the
@@ -65,6 +74,7 @@ def fisher_information(
     responses : DataArray (stimulus, repeat, unit)
     pair : the ids of two stimuli that differ little.
     distance : how much they differ, ds > 0, in units of the stimulus (of orientation, contrast, …).
+    by : a coordinate of unit: a Dataset with the information of each group of units.
 
     Raises
     ------
@@ -85,6 +95,8 @@ def fisher_information(
     >>> abs(found.information - distance) < 2 * found.standard_error
     True
     """
+    if by is not None:
+        return grouped(lambda group: _dataset(fisher_information(group, pair=pair, distance=distance)), responses, by)
     validate(responses, min_repeats=2)
     require_simultaneous(responses)
     if not (np.isfinite(distance) and distance > 0):
@@ -95,6 +107,10 @@ def fisher_information(
     trials = chosen.values.astype(np.float64)  # two stimuli are few values, and inverting wants the precision
     first, second = (one[~np.isnan(one[:, 0])] for one in trials)
     return fisher_information_kernel(first, second, distance=distance)
+
+
+def _dataset(found: FisherInformation) -> xr.Dataset:
+    return xr.Dataset(asdict(found) | {"n_repeats": ("of_pair", list(found.n_repeats))})
 
 
 def fisher_information_kernel(first: Any, second: Any, *, distance: float) -> FisherInformation:

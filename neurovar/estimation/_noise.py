@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.estimation._common import carried, grouped, labelled_matrix, require_varying, unit_coords
+from neurovar._groups import grouped, unit_coords
+from neurovar.estimation._common import carried, labelled_matrix, require_varying
 from neurovar.estimation._deviations import (
     bounded,
     deviations,

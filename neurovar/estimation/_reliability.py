@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace, device
 
-from neurovar.estimation._common import grouped, labelled_units, require_splits, require_stimuli
+from neurovar._groups import grouped
+from neurovar.estimation._common import labelled_units, require_splits, require_stimuli
 from neurovar.estimation._signal import count, halves, means_and_noise
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace, device, to_device
 
-from neurovar.estimation._common import grouped, labelled_matrix, require_splits
+from neurovar._groups import grouped
+from neurovar.estimation._common import labelled_matrix, require_splits
 from neurovar.responses import floating, repeat_counts, split_kernel
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from neurovar._groups import grouped
 from neurovar.responses import require_simultaneous, validate
 from neurovar.spectra._algebra import Array, repeated_values, require_splits
 from neurovar.spectra._cross_decomposition import cross_decomposition_kernel
@@ -25,7 +26,7 @@ LEAST = {
 
 
 def signal_spectrum(
-    responses: xr.DataArray, *, method: str, n_splits: int, rng: np.random.Generator | int
+    responses: xr.DataArray, *, method: str, n_splits: int, rng: np.random.Generator | int, by: str | None = None
 ) -> xr.DataArray:
     """Eigenspectrum of the signal without the variance of the noise.
 
@@ -60,7 +61,8 @@ def signal_spectrum(
     Returns
     -------
     DataArray (rank), in squared units of the responses, with attrs["method"]; ranks from 1 to min(stimuli − 1, units,
-    1024), stimuli being those of the training half for "cross_decomposition".
+    1024), stimuli being those of the training half for "cross_decomposition". With `by`, a coordinate of unit or
+    stimulus, one for each group, NaN at ranks that it does not have.
 
     Raises
     ------
@@ -79,11 +81,14 @@ def signal_spectrum(
     >>> spectrum.sizes["rank"], int(spectrum["rank"][0])
     (40, 1)
     """
-    return _spectrum(responses, "signal", method, n_splits, np.random.default_rng(rng))
+    rng = np.random.default_rng(rng)
+    if by is not None:
+        return grouped(lambda group: signal_spectrum(group, method=method, n_splits=n_splits, rng=rng), responses, by)
+    return _spectrum(responses, "signal", method, n_splits, rng)
 
 
 def noise_spectrum(
-    responses: xr.DataArray, *, method: str, n_splits: int, rng: np.random.Generator | int
+    responses: xr.DataArray, *, method: str, n_splits: int, rng: np.random.Generator | int, by: str | None = None
 ) -> xr.DataArray:
     """Eigenspectrum of the noise covariance pooled over stimuli, its axes from other trials than its variances.
 
@@ -100,7 +105,7 @@ def noise_spectrum(
     Returns
     -------
     DataArray (rank), in squared units of the responses, with attrs["method"]; ranks from 1 to min(dof of the set for
-    the axes, units, 1024)
+    the axes, units, 1024). `by` as for `signal_spectrum`.
 
     Raises
     ------
@@ -115,7 +120,10 @@ def noise_spectrum(
     >>> bool(0.8 < spectrum.min() and spectrum.max() < 1.2)
     True
     """
-    return _spectrum(responses, "noise", method, n_splits, np.random.default_rng(rng))
+    rng = np.random.default_rng(rng)
+    if by is not None:
+        return grouped(lambda group: noise_spectrum(group, method=method, n_splits=n_splits, rng=rng), responses, by)
+    return _spectrum(responses, "noise", method, n_splits, rng)
 
 
 def _spectrum(responses: xr.DataArray, of: str, method: str, n_splits: int, rng: np.random.Generator) -> xr.DataArray:
