@@ -4,7 +4,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import xarray as xr
+
+from neurovar import estimation
 
 FOLDER = Path(__file__).parents[1] / "analyses"
 
@@ -27,3 +31,50 @@ def test_the_published_order_holds_under_an_attack_that_knows_the_noise() -> Non
     assert attacked["full"] > attacked["isotropic"] > attacked["none"]
     figure = analysis.plot(results)
     assert [ax.get_xlabel() for ax in figure.axes] == ["accuracy, clean images", "accuracy, PGD ε 0.1"]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_page_of_cortex_says_what_the_recordings_say() -> None:
+    """The figures of shared/data/README.md, in the page that the analysis writes."""
+    analysis = load("cortex_statistics")
+    results = analysis.compute(quick=True, n_jobs=1)
+    known = {"V4": (0.030, 0.89), "V1": (0.260, 2.12), "V2": (0.230, 2.77)}
+    for area, (correlation, fano) in known.items():
+        estimates = results["estimate"].sel(system=area)
+        assert float(estimates.sel(statistic="noise_correlation")) == pytest.approx(correlation, abs=0.0006)
+        assert float(estimates.sel(statistic="fano_factor")) == pytest.approx(fano, abs=0.006)
+    page = analysis.page(results)
+    assert all(f"| {label} |" in page for label in results["label"].values)
+    assert "Noise correlation, published 0.01 to 0.25: 0.030 in V4 (inside), 0.260 in V1 (above)" in page
+
+
+def test_coverage_is_the_share_of_intervals_that_hold_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = load("interval_coverage")
+    estimates = iter([0.0, 1.0, 2.0, 9.0] * 4)  # only 2 ± 1.5 holds their mean, 3
+
+    def one(noise: str, seed: object) -> xr.Dataset:
+        estimate = xr.DataArray([next(estimates)], dims="statistic", coords={"statistic": ["fano_factor"]})
+        parts = {"estimate": estimate, "low": estimate - 1.5, "high": estimate + 1.5}
+        return xr.Dataset(parts | {"standard_error": xr.full_like(estimate, 2.0)})
+
+    monkeypatch.setattr(analysis, "_one", one)
+    monkeypatch.setattr(analysis, "_seeds", lambda seed, noise, n: range(4))
+    results = analysis.compute(quick=True, n_jobs=1)
+    assert results["coverage"].sizes == {"noise": 4, "statistic": 1}
+    np.testing.assert_allclose(results["coverage"], 0.25)
+    np.testing.assert_allclose(results["relative_error"], 2 / np.std([0, 1, 2, 9], ddof=1))
+    assert (results["n_intervals"] == 4).all()
+    assert analysis.plot(results).axes[0].get_ylabel() == "coverage of 95 % intervals"
+
+
+@pytest.mark.parametrize("noise", ["independent", "low_rank", "signal_aligned", "counts"])
+def test_simulated_recordings_are_new_ones_with_the_noise_named(noise: str) -> None:
+    analysis = load("interval_coverage")
+    first, again, other = (analysis.recording(noise, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first.shape == (analysis.N_STIMULI, analysis.N_REPEATS, analysis.N_UNITS)
+    assert first.identical(again) and not first.equals(other)
+    correlations = estimation.noise_correlation(first, zscore=False).values[np.triu_indices(analysis.N_UNITS, 1)]
+    chance = 1 / np.sqrt(analysis.N_STIMULI * (analysis.N_REPEATS - 1))
+    assert (abs(correlations).mean() < chance) == (noise == "independent")
+    assert (first.attrs["units"] == "spike count") == (noise == "counts")
