@@ -1,0 +1,83 @@
+"""Covariances in safetensors files: tensors, and a tree of types as JSON. Nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from neurovar.covariance._base import Covariance
+from neurovar.covariance._dense import Dense
+from neurovar.covariance._diagonal import Diagonal
+from neurovar.covariance._gain import GainModulated
+from neurovar.covariance._kronecker import Kronecker
+from neurovar.covariance._low_rank import LowRankPlusDiagonal
+from neurovar.covariance._sum import MeanShift, Sum
+
+TYPES = (Diagonal, Dense, LowRankPlusDiagonal, Kronecker, GainModulated, Sum, MeanShift)
+KINDS: dict[str, type[Covariance]] = {kind.__name__: kind for kind in TYPES}
+VERSION = 1
+MAX_DEPTH = 8
+"""Types within types that a file may hold."""
+
+
+def save(noise: Covariance, path: str | Path) -> None:
+    """Write what `load` reads."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in _named_tensors(noise).items():
+        kept = tensor.detach().cpu().contiguous()
+        address = kept.untyped_storage().data_ptr()
+        tensors[name] = kept.clone() if address in seen else kept  # safetensors refuses shared memory
+        seen.add(address)
+    save_file(tensors, path, metadata={"neurovar": json.dumps(_tree(noise) | {"version": VERSION})})
+
+
+def _named_tensors(noise: Covariance) -> dict[str, Tensor]:
+    nested = {
+        f"{name}.{inner}": tensor
+        for name, part in noise._parts().items()
+        for inner, tensor in _named_tensors(part).items()
+    }
+    return noise._tensors() | nested
+
+
+def _tree(noise: Covariance) -> dict[str, Any]:
+    parts = {name: _tree(part) for name, part in noise._parts().items()}
+    return {"kind": type(noise).__name__} | ({"parts": parts} if parts else {})
+
+
+def load(path: str | Path) -> Covariance:
+    """Read what `Covariance.save` wrote; never unpickles.
+
+    Raises
+    ------
+    ValueError : if the file is missing, not safetensors, or holds no covariance.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"expected a covariance file, found none at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree = json.loads((file.metadata() or {}).get("neurovar", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if tree.get("version", VERSION) != VERSION:
+            raise ValueError(f"expected version {VERSION}, got {tree['version']}")
+        return _built(tree, tensors, MAX_DEPTH)
+    except Exception as error:
+        raise ValueError(f"expected a covariance saved by neurovar, could not read {path}: {error}") from error
+
+
+def _built(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], depth: int) -> Covariance:
+    if depth == 0:
+        raise ValueError(f"expected at most {MAX_DEPTH} types within each other, got more")
+    kind = KINDS[tree["kind"]]
+    own = {name: tensor for name, tensor in tensors.items() if "." not in name}
+    nested: dict[str, dict[str, Tensor]] = {name: {} for name in tree.get("parts", {})}
+    for name in tensors.keys() - own.keys():
+        part, _, inner = name.partition(".")
+        nested[part][inner] = tensors[name]
+    parts = {name: _built(subtree, nested[name], depth - 1) for name, subtree in tree.get("parts", {}).items()}
+    return kind._assemble(own, parts)

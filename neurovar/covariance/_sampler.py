@@ -1,0 +1,54 @@
+"""Draws in small numbers at the speed of large ones."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from neurovar.covariance._base import Covariance
+
+
+class Sampler:
+    """Hands out draws from blocks of `block` rows, each drawn at once.
+
+    A small draw from `Dense` noise reads its whole factor from memory; a block reads it once for many. The rows are
+    those of `noise.sample`, one after another, and the same to the last bit however they are asked for. A block takes
+    block · n numbers of memory.
+
+    Raises
+    ------
+    ValueError : for noise that depends on the activations, which no block can know, or that is being learned, where
+        each step needs draws of its own; for a block without rows.
+
+    Examples
+    --------
+    >>> from neurovar.covariance import Diagonal
+    >>> sampler = Diagonal.isotropic(3).sampler(generator=torch.Generator().manual_seed(0), block=100)
+    >>> sampler.draw((2,)).shape, sampler.draw().shape
+    (torch.Size([2, 3]), torch.Size([3]))
+    """
+
+    def __init__(self, noise: "Covariance", generator: torch.Generator, block: int) -> None:
+        if block < 1:
+            raise ValueError(f"expected a block of at least 1 row, got {block}")
+        if noise.state_dependent:
+            raise ValueError(
+                "expected noise that does not depend on the activations, got some that does: use sample_at"
+            )
+        if noise.trainable:
+            raise ValueError("expected noise that is not being learned, got tensors with gradients; use its sample")
+        self._noise, self._generator, self._block = noise, generator, block
+        self._left = noise._first().new_empty(0, noise.n)
+
+    def draw(self, shape: Sequence[int] = ()) -> Tensor:
+        """The next draws: tensor (*shape, n)."""
+        wanted, taken = prod(shape), []
+        while wanted > len(self._left):
+            taken.append(self._left)
+            wanted -= len(self._left)
+            self._left = self._noise.sample((self._block,), generator=self._generator)
+        rows, self._left = self._left[:wanted], self._left[wanted:]
+        return torch.cat([*taken, rows]).reshape(*shape, self._noise.n)
