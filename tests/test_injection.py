@@ -1,31 +1,17 @@
 """Injected noise has the covariance that was asked for, where it was asked for, and goes when the context does."""
 
+import copy
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from injecting import Returns, assert_covariance, covariances, generator, identity, linear, n_hooks
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
+from neurovar.covariance import Diagonal
 from neurovar.injection import inject
-
-STANDARD_ERRORS = 5
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def covariances(n: int) -> dict[str, Covariance]:
-    torch_rng = generator(7)
-    factors = torch.randn(n, 2, generator=torch_rng)
-    private = torch.rand(n, generator=torch_rng) + 0.1
-    return {
-        "diagonal": Diagonal(private),
-        "dense": Dense(factors @ factors.T + 0.5 * torch.diag(private)),
-        "low_rank": LowRankPlusDiagonal(factors, private),
-    }
 
 
 class Counting(nn.Module):
@@ -64,44 +50,12 @@ class Repeating(nn.Module):
         return x
 
 
-class Returns(nn.Module):
-    def __init__(self, function: object) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> object:
-        return self.function(x)
-
-
-def identity(*, training: bool = False) -> nn.Sequential:
+def counting(*, training: bool = False) -> nn.Sequential:
     return nn.Sequential(Counting(), nn.Identity(), Counting()).train(training)
 
 
-def linear(seed: int = 0) -> nn.Sequential:
-    """Three linear layers, 3 → 4 → 4 → 2, in float64."""
-    torch_rng = generator(seed)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)).double().eval()
-    for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=torch_rng, dtype=torch.float64)
-    return model
-
-
-def n_hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def assert_covariance(samples: Tensor, expected: Tensor) -> None:
-    """Samples (n, units) have mean 0 and this covariance, within 5 standard errors of each number."""
-    expected, n = expected.double(), len(samples)
-    variances = expected.diagonal()
-    error = samples.double().T @ samples.double() / n - expected
-    bound = STANDARD_ERRORS * ((torch.outer(variances, variances) + expected**2) / n).sqrt()
-    assert (error.abs() <= bound).all(), (error.abs() / bound).max()
-    assert (samples.double().mean(0).abs() <= STANDARD_ERRORS * (variances / n).sqrt()).all()
-
-
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kind", ["diagonal", "dense", "low_rank"])
+@pytest.mark.parametrize("kind", ["diagonal", "dense", "low_rank", "kronecker"])
 def test_the_noise_has_the_covariance_given(kind: str, training: bool) -> None:
     noise = covariances(6)[kind]
     with inject(identity(training=training), {"1": noise}, generator=generator()) as noisy:
@@ -169,7 +123,7 @@ def test_global_randomness_is_not_used() -> None:
 
 
 def test_draws_run_the_layers_before_the_noise_once() -> None:
-    model = identity()
+    model = counting()
     with inject(model, {"1": Diagonal.isotropic(2)}, generator=generator(), draws=7):
         assert model(torch.zeros(4, 2)).shape == (28, 2)
     assert model[0].rows == [4]
@@ -360,14 +314,19 @@ def test_a_covariance_of_the_wrong_size_is_refused(n: int) -> None:
         (lambda x: x.long(), r"torch\.int64"),
         (lambda x: x.to(torch.complex64), r"torch\.complex64"),
         (lambda x: x > 0, r"torch\.bool"),
-        (lambda x: (x, x), "tuple"),
+        (lambda x: [x, x], "list"),
+        (lambda x: {"x": x}, "dict"),
+        (lambda x: (), "tuple"),
+        (lambda x: (x.long(), x), r"torch\.int64"),
+        (lambda x: ("a", x), "str"),
+        (lambda x: x.sum(), r"torch\.float32 \(\)"),
     ],
 )
 def test_an_output_that_is_no_floating_tensor_is_refused(function: object, got: str) -> None:
     model = nn.Sequential(Returns(function))
     with (
         inject(model, {"0": Diagonal.isotropic(2)}, generator=generator()),
-        pytest.raises(ValueError, match=f"expected a floating tensor from layer '0', got {got}"),
+        pytest.raises(ValueError, match=f"expected a floating tensor from layer '0', or first in a tuple, got {got}"),
     ):
         model(torch.zeros(3, 2))
 
@@ -380,6 +339,84 @@ def test_a_layer_fires_exactly_once(times: int, got: str) -> None:
         pytest.raises(ValueError, match=f"expected layer 'inner' to fire once in a forward pass, {got}"),
     ):
         model(torch.zeros(3, 2))
+
+
+def test_a_layer_called_by_itself_has_no_place_for_noise() -> None:
+    """Neither its rows nor whether it fires once could be known."""
+    model = linear()
+    match = "expected layer '1' to fire in a forward pass of the model that has the noise, got it called by itself"
+    with inject(model, {"1": Diagonal.isotropic(4)}, generator=generator()), pytest.raises(ValueError, match=match):
+        model[1](torch.zeros(2, 4, dtype=torch.float64))
+
+
+def test_an_activation_checkpoint_around_the_noise_is_refused() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Identity(), nn.Tanh())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False)
+
+    x = torch.ones(3, 2, requires_grad=True)
+    with inject(Checkpointed(), {"inner.0": Diagonal.isotropic(2)}, generator=generator()) as model:
+        out = model(x)
+        with pytest.raises(ValueError, match=r"expected layer 'inner.0' to fire in a forward pass"):
+            out.sum().backward()
+
+
+def test_contexts_may_be_nested() -> None:
+    """The inner noise sees the rows and the values that the outer one left."""
+    model = counting()
+    x = torch.ones(2, 2)
+    with inject(model, {"1": Diagonal.isotropic(2)}, generator=generator(), draws=3):
+        with inject(model, {"1": Diagonal.isotropic(2)}, generator=generator(1), draws=2, multiplicative=True):
+            both = model(x).view(2, 3, 2, 2)
+        outer = model(x)
+    first = x.repeat(3, 1) + Diagonal.isotropic(2).sample((6,), generator=generator())
+    second = Diagonal.isotropic(2).sample((12,), generator=generator(1)).view(2, 3, 2, 2)
+    torch.testing.assert_close(both, first.view(3, 2, 2) * (1 + second))
+    assert outer.shape == (6, 2)
+    assert n_hooks(model) == 0
+    assert torch.equal(model(x), x)
+
+
+def test_contexts_may_end_in_any_order() -> None:
+    model = identity()
+    outer = inject(model, {"1": Diagonal.isotropic(2)}, generator=generator())
+    inner = inject(model, {"1": Diagonal.isotropic(2, variance=1e-12)}, generator=generator())
+    outer.__enter__(), inner.__enter__()
+    outer.__exit__(None, None, None)
+    assert model(torch.zeros(3, 2)).abs().max() < 1e-4
+    inner.__exit__(None, None, None)
+    assert n_hooks(model) == 0
+    assert not model(torch.zeros(3, 2)).any()
+
+
+def test_a_copy_made_in_the_context_is_clean_after_it() -> None:
+    model, x = identity(), torch.zeros(3, 2)
+    with inject(model, {"1": Diagonal.isotropic(2)}, generator=generator(), draws=2):
+        taken = copy.deepcopy(model)
+        assert taken(x).any()
+    assert torch.equal(taken(x), x)
+
+
+def test_no_hook_outlives_an_exception_in_a_forward_pass() -> None:
+    def fail(x: Tensor) -> Tensor:
+        raise KeyError("mine")
+
+    model = nn.Sequential(nn.Identity(), Returns(fail))
+    noises = {"0": Diagonal.isotropic(2)}
+    with pytest.raises(KeyError, match="mine"), inject(model, noises, generator=generator()), torch.no_grad():
+        model(torch.zeros(3, 2))
+    assert n_hooks(model) == 0
+
+
+def test_hooks_say_where_they_are_from() -> None:
+    """So that `activations.record` can say where repeats come from."""
+    with inject(identity(), {"1": Diagonal.isotropic(2)}, generator=generator()) as model:
+        hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+        assert hooks and all(hook.__module__.startswith("neurovar.injection") for hook in hooks)
 
 
 @pytest.mark.gpu
