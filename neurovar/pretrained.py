@@ -19,6 +19,13 @@ class _ToInput(nn.Module):
         return ((images * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
+class _EachImage(nn.Linear):
+    """The package views features as (images that came in, …), which joins the noise draws of each: undone here."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.reshape(-1, self.in_features))
+
+
 def efficientnet_lite0() -> nn.Sequential:
     """EfficientNet-Lite0 with ImageNet weights, in eval mode: images (batch, 3, row, column) in [0, 1] to 1000 logits.
 
@@ -43,6 +50,7 @@ def efficientnet_lite0() -> nn.Sequential:
         raise ValueError(f"expected weights with SHA-256 {WEIGHTS_SHA256}, got {digest} in {path}")
     with torch.random.fork_rng():
         network = EfficientNet.from_name("efficientnet-lite0")
+        network._fc = _EachImage(network._fc.in_features, network._fc.out_features)
     network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     model = nn.Sequential(OrderedDict(to_input=_ToInput(), network=network.to(memory_format=torch.channels_last)))
     return model.eval().requires_grad_(False)

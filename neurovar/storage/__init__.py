@@ -6,7 +6,8 @@ JSON.
 """
 
 from neurovar.storage._form import CHUNK_BYTES, chunk_shape
+from neurovar.storage._growing import Growing, grow
 from neurovar.storage._opening import open_zarr
 from neurovar.storage._writing import save
 
-__all__ = ["CHUNK_BYTES", "chunk_shape", "open_zarr", "save"]
+__all__ = ["CHUNK_BYTES", "Growing", "chunk_shape", "grow", "open_zarr", "save"]

@@ -69,7 +69,7 @@ class Stored:
 
     def chunk(self, block_id: tuple[int, ...]) -> np.ndarray:
         """One chunk; those at an end are stored at full size and cut here."""
-        key = _key(block_id)
+        key = key_of(block_id)
         n_bytes = math.prod(self.chunks) * self.dtype.itemsize
         with reading(self.path, f"{self.name}/{key}"):
             with (self.path / self.name / key).open("rb") as stream:
@@ -89,7 +89,8 @@ def _unpacked(packed: bytes, n_bytes: int) -> bytes:
     return raw
 
 
-def _key(block_id: tuple[int, ...]) -> str:
+def key_of(block_id: tuple[int, ...]) -> str:
+    """The name of a chunk's file."""
     return ".".join(map(str, block_id)) or "0"
 
 
@@ -143,6 +144,6 @@ def _check_chunks(folder: Path, grid: list[int], most: int) -> None:
         sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in files}
     if math.prod(grid) > len(sizes):
         raise ValueError(f"expected {math.prod(grid)} chunks, found {len(sizes)} files (links are not followed)")
-    for key in map(_key, np.ndindex(*grid)):
+    for key in map(key_of, np.ndindex(*grid)):
         if not 0 <= sizes.get(key, -1) <= most:
             raise ValueError(f"expected a file {key} of at most {most} bytes, got {sizes.get(key, 'none')}")

@@ -59,14 +59,9 @@ def save(responses: xr.DataArray, path: str | os.PathLike[str], *, chunk_bytes: 
     True
     """
     validate_form(responses, TIME_DIMS if "time" in responses.dims else DIMS)
-    if not 1 <= chunk_bytes <= MAX_CHUNK_BYTES:
-        raise ValueError(f"expected chunk_bytes from 1 to {MAX_CHUNK_BYTES}, got {chunk_bytes}")
-    dataset = _plain_dataset(responses, chunk_bytes)
+    dataset = plain_dataset(responses, chunk_bytes)
     path = Path(path)
-    if os.path.lexists(path):
-        raise ValueError(f"{path}: expected a path where nothing is yet, got one that exists")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: expected an existing folder to write into, got {path.parent}")
+    check_new(path, chunk_bytes)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         version: dict[str, Any] = {"zarr_format": 2} if "zarr_format" in signature(dataset.to_zarr).parameters else {}
@@ -76,7 +71,17 @@ def save(responses: xr.DataArray, path: str | os.PathLike[str], *, chunk_bytes: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _plain_dataset(responses: xr.DataArray, chunk_bytes: int) -> xr.Dataset:
+def check_new(path: Path, chunk_bytes: int) -> None:
+    """Raise ValueError unless a store with such chunks can be begun at `path`."""
+    if not 1 <= chunk_bytes <= MAX_CHUNK_BYTES:
+        raise ValueError(f"expected chunk_bytes from 1 to {MAX_CHUNK_BYTES}, got {chunk_bytes}")
+    if os.path.lexists(path):
+        raise ValueError(f"{path}: expected a path where nothing is yet, got one that exists")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: expected an existing folder to write into, got {path.parent}")
+
+
+def plain_dataset(responses: xr.DataArray, chunk_bytes: int) -> xr.Dataset:
     """What xarray is to write: arrays of plain dtypes, how they are encoded, and the manifest."""
     indexes = _plain_indexes(responses)
     manifest: dict[str, Any] = {"version": VERSION, "name": text(responses.name)}
