@@ -1,4 +1,4 @@
-"""The signal rule, its projection to a correlation matrix, and the matched controls."""
+"""Every method in one call; the signal rule and its projection to a correlation matrix."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import reference
 import torch
 import xarray as xr
 
-from neurovar import transplant
-from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.transplant import SignalRule, fit_signal_rule, low_rank, nearest_correlation, onto, rotated, with_controls
+from neurovar import estimation
+from neurovar.covariance import Covariance
+from neurovar.transplant import METHODS, SignalRule, fit_signal_rule, nearest_correlation, onto
 
 INTERCEPT, SLOPE, VARIANCE_EXPONENT = 0.05, 0.2, 1.2
 
@@ -90,13 +90,19 @@ def test_the_bins_hold_every_pair_once() -> None:
     assert int(fit.bins.n_pairs.sum()) == 40 * 39 / 2
     x, y, n = (fit.bins[name].values for name in ("signal_correlation", "noise_correlation", "n_pairs"))
     assert (np.diff(x) > 0).all() and (fit.bins.standard_error > 0).all()
+    assert (fit.bins.attrs["intercept"], fit.bins.attrs["slope"]) == (fit.intercept, fit.slope)
     # A least-squares line goes through the mean of the points.
     assert (y * n).sum() / n.sum() == pytest.approx(fit.intercept + fit.slope * (x * n).sum() / n.sum(), abs=1e-10)
-    assert fit.bins.attrs == {"intercept": fit.intercept, "slope": fit.slope}
 
 
-def test_a_seed_means_one_rule() -> None:
+def test_a_seed_means_random_halves() -> None:
+    """Of which the exact form, without a seed, is the limit."""
     da = cortex(n_repeats=4, n_stimuli=50)
+    exact, many = fit_signal_rule(da), fit_signal_rule(da, rng=0, n_splits=200)
+    assert many.slope == pytest.approx(exact.slope, rel=0.01)
+    expected = estimation.signal_correlation(da).values[np.triu_indices(40, 1)]
+    noise = estimation.noise_correlation(da).values[np.triu_indices(40, 1)]
+    assert exact.slope == pytest.approx(np.polyfit(np.clip(expected, -1, 1), noise, 1)[0])
     first, second, other = (fit_signal_rule(da, rng=seed) for seed in (0, 0, 1))
     assert (first.intercept, first.slope) == (second.intercept, second.slope)
     assert first.slope != other.slope
@@ -149,10 +155,18 @@ def test_units_that_do_not_vary_have_no_signal_correlation() -> None:
     assert (noise.diagonal() > 0).all(), "a silent unit keeps a little variance"
 
 
+def test_the_unit_of_activations_does_not_matter() -> None:
+    target = network()
+    target.values[..., 8] = 0
+    first, second = (onto(rule(), scale * target, method="signal_rule", rng=0) for scale in (1, 1e-4))
+    torch.testing.assert_close(first.matrix, second.matrix)
+
+
 def test_a_target_of_float32_is_as_good() -> None:
     target = network()
     first, second = (onto(rule(), da, method="signal_rule", rng=0) for da in (target, target.astype(np.float32)))
-    torch.testing.assert_close(first.matrix, second.matrix, rtol=1e-4, atol=1e-5)
+    assert (first.dtype, second.dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(first.matrix.float(), second.matrix, rtol=1e-4, atol=1e-5)
 
 
 # The nearest correlation matrix
@@ -209,95 +223,6 @@ def test_too_few_projections() -> None:
         nearest_correlation(wanted, max_iterations=2)
 
 
-# Controls
-
-RNG = np.random.default_rng(0)
-FACTORS = torch.from_numpy(RNG.normal(size=(12, 3)))
-PRIVATE = torch.from_numpy(RNG.uniform(0.1, 1, 12))
-NOISES: dict[str, Covariance] = {
-    "dense": Dense(torch.from_numpy(reference.noise_matrix("structured", 12))),
-    "dense float32": Dense(torch.from_numpy(reference.noise_matrix("structured", 12))).to(dtype=torch.float32),
-    "diagonal": Diagonal(PRIVATE),
-    "low rank": LowRankPlusDiagonal(FACTORS, PRIVATE),
-    "as many factors as units": LowRankPlusDiagonal(torch.from_numpy(RNG.normal(size=(12, 12))), PRIVATE),
-    "more factors than units": LowRankPlusDiagonal(torch.from_numpy(RNG.normal(size=(12, 15))), PRIVATE),
-}
-
-
-@pytest.fixture(params=NOISES)
-def noise(request: pytest.FixtureRequest) -> Covariance:
-    return NOISES[request.param]
-
-
-def tolerance(noise: Covariance) -> float:
-    return 1e-5 if noise.dtype is torch.float32 else 1e-10
-
-
-def test_controls_are_matched_in_trace(noise: Covariance) -> None:
-    controls = with_controls(noise, rng=0)
-    assert list(controls) == ["transplanted", "diagonal", "isotropic", "rotated"]
-    assert controls["transplanted"] is noise
-    for control in controls.values():
-        assert control.n == noise.n and control.dtype == noise.dtype
-        assert control.trace() == pytest.approx(noise.trace(), rel=tolerance(noise))
-
-
-def test_what_each_control_keeps(noise: Covariance) -> None:
-    matrix = noise.to_dense().numpy()
-    close = {"rtol": tolerance(noise), "atol": tolerance(noise)}
-    np.testing.assert_allclose(transplant.diagonal(noise).to_dense().numpy(), np.diag(np.diag(matrix)), **close)
-    expected = np.trace(matrix) / 12 * np.eye(12)
-    np.testing.assert_allclose(transplant.isotropic(noise).to_dense().numpy(), expected, **close)
-
-
-def test_rotation_keeps_the_spectrum(noise: Covariance) -> None:
-    turned = rotated(noise, rng=0)
-    before = np.sort(np.linalg.eigvalsh(noise.to_dense().double().numpy()))[::-1]
-    if isinstance(noise, LowRankPlusDiagonal) and noise.rank < noise.n:
-        assert isinstance(turned, LowRankPlusDiagonal) and turned.rank == noise.rank
-        before[noise.rank :] = before[noise.rank :].mean()
-    np.testing.assert_allclose(turned.spectrum().numpy(), before, atol=tolerance(noise) * before[0])
-    assert not np.allclose(turned.to_dense().numpy(), noise.to_dense().numpy(), atol=0.05)
-
-
-def test_rotations_are_random_and_reproducible(noise: Covariance) -> None:
-    first, second, other = (rotated(noise, rng=seed).to_dense() for seed in (0, 0, 1))
-    assert torch.equal(first, second)
-    assert not torch.allclose(first, other, atol=0.05)
-
-
-@pytest.mark.parametrize("kind", ["dense", "low rank"])
-def test_rotations_have_no_preferred_direction(kind: str) -> None:
-    """Averaged over rotations, the noise is isotropic."""
-    mean = np.mean([rotated(NOISES[kind], rng=seed).to_dense().numpy() for seed in range(2000)], axis=0)
-    np.testing.assert_allclose(mean, NOISES[kind].trace() / 12 * np.eye(12), atol=0.1)
-
-
-def test_controls_do_not_share_memory_with_the_noise() -> None:
-    dense = NOISES["dense"].to(dtype=torch.float64)
-    before = dense.to_dense().clone()
-    transplant.diagonal(dense).variance.mul_(2)
-    assert torch.equal(dense.to_dense(), before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("rank", [1, 4])
-def test_low_rank_keeps_variances_and_leading_components(rank: int, dtype: torch.dtype) -> None:
-    matrix = reference.noise_matrix("structured", 12)
-    kept = low_rank(Dense(torch.from_numpy(matrix)).to(dtype=dtype), rank=rank)
-    assert kept.dtype == dtype
-    values, vectors = np.linalg.eigh(matrix)
-    leading = (vectors[:, -rank:] * values[-rank:]) @ vectors[:, -rank:].T
-    np.testing.assert_allclose((kept.factors @ kept.factors.T).numpy(), leading, atol=1e-5)
-    np.testing.assert_allclose(kept.diagonal().numpy(), np.diag(matrix), atol=1e-5)
-
-
-@pytest.mark.parametrize("rank", [0, 12])
-def test_low_rank_of_no_rank(rank: int) -> None:
-    with pytest.raises(ValueError, match=f"expected a rank from 1 to 11, got {rank}"):
-        low_rank(NOISES["dense"], rank=rank)
-
-
 # Bad input
 
 
@@ -315,10 +240,10 @@ def without_tuning() -> xr.DataArray:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (small_cortex(n_units=2), "expected at least 3 units, got 2"),
+        (small_cortex(n_units=2), "expected at least 4 units, got 2"),
         (small_cortex(n_repeats=2), "expected at least 3 repeats of some stimulus, got at most 2"),
         (small_cortex() - 1e4, "expected positive mean responses, got 5 units at 0 or below"),
-        (without_tuning(), "expected at least 2 pairs of units with a signal correlation, got 0"),
+        (without_tuning(), "expected pairs with both statistics, got none"),
     ],
 )
 def test_sources_without_a_rule(source: xr.DataArray, message: str) -> None:
@@ -327,8 +252,11 @@ def test_sources_without_a_rule(source: xr.DataArray, message: str) -> None:
 
 
 def test_bad_targets() -> None:
-    with pytest.raises(ValueError, match="expected method 'signal_rule', got 'matched'"):
+    methods = "'spectrum', 'readout', 'signal_rule', 'assignment', 'gain'"
+    with pytest.raises(ValueError, match=f"expected method {methods}, got 'matched'"):
         onto(rule(), network(), method="matched", rng=0)
+    with pytest.raises(ValueError, match="expected responses of the target other than 0, got none from 30 units"):
+        onto(rule(), network() * 0, method="signal_rule", rng=0)
     with pytest.raises(ValueError, match="expected dims"):
         onto(rule(), network().rename(unit="neuroid"), method="signal_rule", rng=0)
 
@@ -339,3 +267,59 @@ def test_a_target_with_room_for_repeats_but_none() -> None:
     values[:10, 0], values[10:, 1] = np.random.default_rng(0).normal(size=(2, 10, 5))
     with pytest.raises(ValueError, match="expected at least 2 repeats of some stimulus, got at most 1"):
         onto(rule(), reference.responses(values), method="signal_rule", rng=0)
+
+
+def test_out_of_memory_is_foreseen() -> None:
+    target = reference.responses(np.ones((2, 1, 300_000), np.float32))
+    with pytest.raises(
+        ValueError, match=r"got 300000 units: 4320.0 GB of .* GB free on cpu; a LowRankPlusDiagonal of rank"
+    ):
+        onto(rule(), target, method="signal_rule", rng=0)
+
+
+# Every method
+
+OPTIONS: dict[str, dict] = {
+    "spectrum": {"axes": "signal"},
+    "readout": {"regression": "ridge", "least_goodness": 0.001},
+    "signal_rule": {},
+    "assignment": {"n_factors": 1},
+    "gain": {},
+}
+
+
+def counts() -> xr.DataArray:
+    """Poisson counts whose means are seen in the target, too."""
+    rng = np.random.default_rng(0)
+    rate = np.exp(network().values[:, :, :8] * 0.3 + 1)
+    return reference.responses(rng.poisson(rate, size=(60, 12, 8)).astype(float), units="spike count")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_from_responses_and_from_what_was_fitted_to_them(method: str) -> None:
+    source, target = counts(), network().astype(np.float32)
+    first, second = (onto(source, target, method=method, rng=0, **OPTIONS[method]) for _ in range(2))
+    assert first.n == 30 and first.dtype == torch.float32 and first.trace() > 0
+    assert torch.equal(first.to_dense(), second.to_dense())
+    how = METHODS[method]
+    place = {"axes": "signal"} if method == "spectrum" else {}
+    fit = {name: value for name, value in OPTIONS[method].items() if name not in place}
+    if how.paired:
+        fit["rng"] = np.random.default_rng(0)
+    value = how.fit(*((source, target) if how.paired else (source,)), **fit)
+    assert isinstance(value, how.value)
+    assert torch.equal(onto(value, target, method=method, rng=0, **place).to_dense(), first.to_dense())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_and_values_of_another_method(method: str) -> None:
+    with pytest.raises(ValueError, match=f"expected options that method '{method}' has here .*, got n_bands, levels"):
+        onto(counts(), network(), method=method, rng=0, **OPTIONS[method], n_bands=3, levels=2)
+    other = {} if method == "signal_rule" else {"source": rule()}
+    with pytest.raises(ValueError, match=f"expected responses or a {METHODS[method].value.__name__} for method"):
+        onto(other.get("source", "V4"), network(), method=method, rng=0, **OPTIONS[method])
+
+
+def test_a_fitted_value_has_had_its_options() -> None:
+    with pytest.raises(ValueError, match=r"expected options that method 'signal_rule' has here \(none\), got n_bins"):
+        onto(rule(), network(), method="signal_rule", rng=0, n_bins=3)

@@ -42,7 +42,7 @@ def _open(text: str, window: tuple[float, float] | None) -> tuple[str, xr.DataAr
     what, _, session = (what if equals else text).partition(":")
     responses = opening.open_recording(what, session=session or None, window=window)
     named = name if equals else "_".join(filter(None, (Path(what).stem, session)))
-    return named, _one_value_a_trial(responses)
+    return named, one_value_a_trial(responses)
 
 
 def _split(name: str, responses: xr.DataArray, by: str) -> dict[str, xr.DataArray]:
@@ -57,14 +57,14 @@ def _split(name: str, responses: xr.DataArray, by: str) -> dict[str, xr.DataArra
 
 def parts(responses: xr.DataArray, *, by: str) -> dict[str, xr.DataArray]:
     """All units and, where there are several groups of them, each group; at most 200 units, drawn at random."""
-    whole = drop_constant(_one_value_a_trial(responses))
+    whole = drop_constant(one_value_a_trial(responses))
     systems = {"all": whole}
     if by in whole.coords and len(np.unique(whole[by].values)) > 1:
         systems |= {name.strip(): one for name, one in _split("", whole, by).items()}
     return {name: _some_units(one) for name, one in systems.items()}
 
 
-def _one_value_a_trial(responses: xr.DataArray) -> xr.DataArray:
+def one_value_a_trial(responses: xr.DataArray) -> xr.DataArray:
     loaded = responses.compute()
     return sum_time(loaded) if loaded.dims == TIME_DIMS else loaded
 

@@ -35,6 +35,7 @@ MEASURED = (
 RANKS = (2, 20)
 TRACE_PER_UNIT = 2.0
 EPSILON = 0.1
+CONTROLS = ("diagonal", "isotropic", "rotated")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
             n_jobs=n_jobs,
             advance=advance,
         )
-        rule = transplant.fit_signal_rule(inputs.cortex, rng=seed)
+        rule = transplant.fit_signal_rule(inputs.cortex)
     table.attrs["constant_units_dropped"] = ", ".join(
         f"{name}: {len(system.attrs.get('dropped_units', ()))}" for name, system in systems.items()
     )
@@ -190,7 +191,7 @@ def _prepare(
         noises: dict[str, Covariance | None] = {"none": None}
         for name, source in sources.items():
             scaled = source.scale_to(trace=TRACE_PER_UNIT * source.n)
-            for control, noise in transplant.with_controls(scaled, rng=seed).items():
+            for control, noise in transplant.with_controls(scaled, rng=seed, only=CONTROLS).items():
                 label = {"transplanted": name, "isotropic": "isotropic"}.get(control, f"{name}_{control}")
                 noises[label] = noise
     return network, noises
