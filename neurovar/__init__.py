@@ -6,10 +6,10 @@ Submodules and the most used names load when they are first touched, so that imp
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _PUBLIC = {
-    "covariance": ("Covariance", "Dense", "Diagonal", "LowRankPlusDiagonal"),
+    "covariance": ("Covariance", "Dense", "Diagonal", "GainModulated", "Kronecker", "LowRankPlusDiagonal"),
     "responses": (),
     "activations": (),
     "attacks": (),
@@ -17,8 +17,10 @@ _PUBLIC = {
     "comparison": (),
     "description": (),
     "estimation": (),
-    "injection": ("inject",),
+    "injection": ("NoisyModule", "inject"),
+    "learning": (),
     "modifications": (),
+    "networks": (),
     "plotting": (),
     "power": (),
     "presentations": (),
@@ -26,9 +28,11 @@ _PUBLIC = {
     "report": (),
     "robustness": (),
     "simulation": (),
+    "sources": (),
     "spectra": (),
     "spikes": (),
     "storage": (),
+    "streaming": (),
     "training": (),
     "transplant": (),
 }

@@ -8,6 +8,8 @@ import typer
 
 from neurovar.catalogue.commands import app as datasets
 from neurovar.catalogue.commands import compare, describe
+from neurovar.catalogue.networks import layers
+from neurovar.catalogue.transplanting import transplant
 
 app = typer.Typer(
     help="Neural variability in cortex and networks: measure it, move it, and test honestly whether it helps.",
@@ -18,6 +20,8 @@ app = typer.Typer(
 app.add_typer(datasets, name="datasets")
 app.command()(describe)
 app.command()(compare)
+app.command()(layers)
+app.command()(transplant)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,21 +10,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"responses", "covariance", "_provenance", "_layers"},
+    {"responses", "covariance", "_provenance", "_groups", "_layers", "_tiles"},
     {
         "presentations",
         "spikes",
         "storage",
         "estimation",
         "spectra",
-        "activations",
         "modifications",
         "injection",
         "simulation",
         "pretrained",
+        "streaming",
     },
-    {"transplant", "attacks", "training", "checks", "comparison", "power"},
-    {"robustness", "plotting", "report", "description"},
+    {"activations", "transplant", "attacks", "training", "learning", "checks", "comparison", "power"},
+    {"networks", "sources", "robustness", "plotting", "report", "description"},
     {"quickstart", "catalogue"},
     {"cli"},
 )

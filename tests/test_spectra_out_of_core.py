@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import astuple
 
+import dask.array
 import numpy as np
 import pytest
 import reference
 import xarray as xr
 
 from neurovar import _tiles, spectra
+from neurovar.spectra import _out_of_core
 
 Estimate = Callable[[xr.DataArray], xr.DataArray]
 OPTIONS = {"n_splits": 2, "rng": 0}
@@ -102,3 +104,10 @@ def test_workers_of_a_cluster_give_the_same(whole: xr.DataArray) -> None:
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
         found = SPECTRA["signal, cvPCA"](whole.chunk({"stimulus": 4}))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
+
+
+def test_a_matrix_that_does_not_fit_is_foreseen() -> None:
+    values = dask.array.zeros((60_000, 2, 500_000), chunks=(100, 2, 500_000), dtype=np.float32)
+    match = r"expected a matrix of trials or of units that fits into memory 6 times, got 120000 × 120000: 345\.6 GB of"
+    with pytest.raises(ValueError, match=match):
+        _out_of_core.spectrum_out_of_core(values, 1, None, kernel=None, of="signal", method="cvpca")

@@ -23,6 +23,9 @@ from neurovar.spectra._algebra import (
 UNITS_AT_ONCE = 1 << 24
 """Values of the units that are read at once for products of trials: 64 MB of float32."""
 
+COPIES = 6
+"""Of that matrix that are held at once: two products, the eigenvectors and LAPACK's work."""
+
 Kernel = Callable[[Array, int, np.random.Generator], Array]
 Moments = tuple[np.ndarray, np.ndarray, int, int]
 """The matrix that gives the axes, that whose variance is measured along them, its divisor, and how many axes."""
@@ -32,6 +35,7 @@ def spectrum_out_of_core(
     values: da.Array, n_splits: int, rng: np.random.Generator, *, kernel: Kernel, of: str, method: str
 ) -> np.ndarray:
     """`kernel` of a dask array, that of the signal or noise by this method: eigenvalues (rank,)."""
+    _require_room(values)
     if has_fewer_trials(values):
         return kernel(in_fewer_units(values), n_splits, rng)
     total: np.ndarray | float = 0.0
@@ -39,6 +43,21 @@ def spectrum_out_of_core(
         axes = leading_eigenvectors(own, n_ranks)[1]
         total = total + np.einsum("un,un->n", axes, measured @ axes) / divisor
     return np.asarray(total / n_splits)
+
+
+def _require_room(values: da.Array) -> None:
+    """Raise ValueError if the smaller of the two matrices would not fit into memory."""
+    import torch
+
+    from neurovar.covariance._memory import GB, NEGLIGIBLE, available
+
+    n = min(values.shape[0] * values.shape[1], values.shape[2])
+    needed = COPIES * n**2 * values.dtype.itemsize
+    if needed > NEGLIGIBLE and needed > (free := available(torch.device("cpu"))):
+        raise ValueError(
+            f"expected a matrix of trials or of units that fits into memory {COPIES} times, got {n} × {n}: "
+            f"{needed / GB:.1f} GB of {free / GB:.1f} GB free; take fewer units, or fewer stimuli"
+        )
 
 
 def has_fewer_trials(values: Array) -> bool:
