@@ -78,3 +78,32 @@ def test_simulated_recordings_are_new_ones_with_the_noise_named(noise: str) -> N
     chance = 1 / np.sqrt(analysis.N_STIMULI * (analysis.N_REPEATS - 1))
     assert (abs(correlations).mean() < chance) == (noise == "independent")
     assert (first.attrs["units"] == "spike count") == (noise == "counts")
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_transplanted_noise_is_like_its_source_and_is_tested_with_its_controls() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra 'pretrained'")
+    analysis = load("transplant")
+    results = analysis.compute(quick=True, n_jobs=1)
+    assert results.sizes["trace"] == 2 and results["condition"].values.tolist() == ["clean", "motion_blur", "pgd"]
+    assert ((results["low"] <= results["accuracy"]) & (results["accuracy"] <= results["high"])).all()
+    table = results.to_dataframe().reset_index().drop_duplicates("noise").set_index("noise")
+    for layer in ("layer2", "network._blocks.14"):
+        for method in ("signal_rule", "assignment"):  # what these carry over is V4's correlations
+            like, control = (table.loc[f"{layer} V4 {method} {name}"] for name in ("transplanted", "diagonal"))
+            assert abs(like["noise_correlation"] - 0.030) < 0.02
+            assert like["correlation_distance"] < control["correlation_distance"]
+    assert "V1 readout layer2: expected stimuli in common" in results.attrs["not_available"]
+    reached = results["matched_trace"].notnull()
+    clean = results["matched_accuracy"].sel(condition="clean")
+    np.testing.assert_allclose(clean[reached], results["clean_accuracy_wanted"][reached])
+    assert analysis.plot(results).axes[0].get_xlabel() == "accuracy under PGD,\ntrace 2 per unit"
+
+
+def test_equal_clean_accuracy_lies_between_traces() -> None:
+    analysis = load("transplant")
+    assert analysis._crossing(np.array([0.9, 0.8, 0.6]), 0.7) == (1, pytest.approx(0.5))
+    assert analysis._crossing(np.array([0.9, 0.8, 0.6]), 0.9) == (0, 0.0)
+    assert analysis._crossing(np.array([0.6, 0.5]), 0.7) is None
+    assert analysis._crossing(np.array([0.9, 0.8]), 0.7) is None
