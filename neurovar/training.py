@@ -183,7 +183,8 @@ def _fit(
             for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
                 batch = inputs[rows]
                 if noise is not None:
-                    batch = batch + noise.sample_at(batch.flatten(1), generator=generator).view_as(batch)
+                    drawn = noise.sample_at(batch.flatten(1).to(noise.dtype), generator=generator)
+                    batch = batch + drawn.to(batch).view_as(batch)
                 optimiser.zero_grad()
                 F.cross_entropy(model(batch), labels[rows]).backward()
                 optimiser.step()

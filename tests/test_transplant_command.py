@@ -87,7 +87,7 @@ BAD = {
     "expected method 'spectrum', .*, got 'magic'": [*LAYER, "--method", "magic"],
     "expected the options n_factors for method 'assignment', got none": [*LAYER, "--method", "assignment"],
     "expected options that method 'gain' has here": [*LAYER, "--method", "gain", "--rank", "3"],
-    "expected a finite trace above 0, got -1": [*LAYER, "--method", "gain", "--trace", "-1"],
+    "expected --trace above 0, got -1": [*LAYER, "--method", "gain", "--trace", "-1"],
 }
 
 

@@ -50,6 +50,8 @@ def transplant(
     from neurovar.catalogue.console import console, say
     from neurovar.responses import drop_constant
 
+    if not 0 < trace < float("inf"):
+        raise ValueError(f"expected --trace above 0, got {trace:g}")
     given: dict[str, Any] = {"axes": axes, "rank": rank, "regression": regression, "n_components": n_components}
     given |= {"least_goodness": least_goodness, "n_factors": n_factors}
     options = {name: value for name, value in given.items() if value is not None}

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 import xarray as xr
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import KFold
 from torch import Tensor
 
 from neurovar.covariance import LowRankPlusDiagonal
@@ -183,6 +181,8 @@ def _regression(name: str, n_components: int | None, shared: xr.DataArray, rank:
 
 
 def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    from sklearn.linear_model import RidgeCV  # importing it draws random numbers: not when neurovar is imported
+
     penalties = PENALTIES * np.linalg.norm(x - x.mean(axis=0), 2) ** 2
     fitted = RidgeCV(penalties, alpha_per_target=True).fit(x, y)
     return fitted.coef_.reshape(y.shape[1], x.shape[1])
@@ -192,6 +192,8 @@ def _goodness(
     scores: np.ndarray, shared: xr.DataArray, regress: Regression, n_folds: int, rng: np.random.Generator
 ) -> xr.DataArray:
     """Signed r² of each unit on held-out stimuli, NaN without tuning."""
+    from sklearn.model_selection import KFold  # as in _ridge
+
     y = stimulus_means(shared).astype(np.float64)
     tuned = np.flatnonzero(np.abs(y).max(axis=0) > ROUNDING * np.nanmax(np.abs(shared.values), axis=(0, 1)))
     predicted = np.zeros_like(y)
