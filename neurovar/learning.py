@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neurovar import _layers
+from neurovar._classifiers import check_labels, seeded
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal, _memory
 from neurovar.injection import inject
 from neurovar.injection._layer import activation, batch_axis
@@ -318,7 +318,8 @@ def _fit(
     trained = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam([*trained, *task.noise.parameters()], lr=learning_rate)
     history: list[dict[str, float]] = []
-    with _seeded(task.generator):
+    seed = torch.randint(2**62, (), generator=task.generator, device=task.generator.device)
+    with seeded(int(seed)):
         _training_mode(task.network)
         for epoch in range(n_epochs):
             sums = torch.zeros(2, dtype=torch.float64)
@@ -340,15 +341,6 @@ def _fit(
             if advance:
                 advance(1)
     return history
-
-
-@contextmanager
-def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seed torch's default generators from `generator` within the context: PyTorch's dropout takes no other."""
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    with torch.random.fork_rng():
-        torch.manual_seed(int(seed))
-        yield
 
 
 def _training_mode(network: nn.Module) -> None:
@@ -374,8 +366,6 @@ def _probe(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> Te
         handle.remove()
     if len(outputs) != 1:
         raise ValueError(f"expected layer {layer!r} to fire once in a forward pass, got {len(outputs)} times")
-    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_classes:
-        got = f"{labels.dtype} from {labels.min():g} to {labels.max():g}"
-        raise ValueError(f"expected int64 labels from 0 to {n_classes - 1}, got {got}")
+    check_labels(labels, n_classes)
     output = activation(outputs[0], layer)
     return output.movedim(batch_axis(module, output, layer), 0)

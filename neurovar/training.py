@@ -2,8 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neurovar import _layers
+from neurovar._classifiers import check_labels, seeded
 from neurovar.covariance import Covariance
 
 Advance = Callable[[int], object]
@@ -33,7 +33,7 @@ def small_network(*, rng: np.random.Generator | int) -> nn.Sequential:
     >>> small_network(rng=0)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
-    with _seeded(rng):
+    with seeded(_seed(rng)):
         blocks = [
             nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.MaxPool2d(2)),
             nn.Sequential(nn.Conv2d(6, 16, 3, padding=1), nn.Tanh()),
@@ -45,12 +45,8 @@ def small_network(*, rng: np.random.Generator | int) -> nn.Sequential:
     return nn.Sequential(OrderedDict((f"layer{i}", block) for i, block in enumerate(blocks)))
 
 
-@contextmanager
-def _seeded(rng: np.random.Generator | int) -> Iterator[None]:
-    """Seed torch's default generators within the context: PyTorch's initialisers and dropout take no other."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.default_rng(rng).integers(2**63)))
-        yield
+def _seed(rng: np.random.Generator | int) -> int:
+    return int(np.random.default_rng(rng).integers(2**63))
 
 
 def train(
@@ -148,7 +144,7 @@ def reinitialised(model: nn.Sequential, *, layer: str, rng: np.random.Generator 
     front, tail = halves(fresh, layer)
     front.requires_grad_(False)
     tail.requires_grad_(True)
-    with _seeded(rng):
+    with seeded(_seed(rng)):
         for module in tail.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
@@ -174,11 +170,12 @@ def _fit(
         raise ValueError(
             f"expected a label an image and at least 1 epoch, got {len(labels)} for {len(inputs)}, {n_epochs}"
         )
-    _check_classes(model, inputs, labels)
+    with torch.no_grad():
+        check_labels(labels, model.eval()(inputs[:1]).shape[-1])
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     model.train()
     seed = torch.randint(2**62, (), generator=generator.clone_state())  # for dropout; the generator itself stays put
-    with _seeded(int(seed)):
+    with seeded(_seed(int(seed))):
         for _ in range(n_epochs):
             for rows in torch.randperm(len(inputs), generator=generator).split(batch_size):
                 batch = inputs[rows]
@@ -190,11 +187,3 @@ def _fit(
                 optimiser.step()
             if advance:
                 advance(1)
-
-
-def _check_classes(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    with torch.no_grad():
-        n_classes = model.eval()(inputs[:1]).shape[-1]
-    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= n_classes:
-        got = f"{labels.dtype} from {labels.min():g} to {labels.max():g}"
-        raise ValueError(f"expected int64 labels from 0 to {n_classes - 1}, got {got}")

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"responses", "covariance", "_provenance", "_groups", "_layers", "_tiles"},
+    {"responses", "covariance", "_classifiers", "_provenance", "_groups", "_layers", "_tiles"},
     {
         "presentations",
         "spikes",

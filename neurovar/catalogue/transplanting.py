@@ -63,11 +63,7 @@ def transplant(
     console().print(_table(noises))
     for name, reason in noises.left_out.items():
         say(f"no control {name.replace('_', ' ')}: it {reason}")
-    output.mkdir(parents=True, exist_ok=True)
-    for name, one in noises.items():
-        one.save(output / f"{name}.safetensors")
-        say(f"Wrote {output / f'{name}.safetensors'}")
-    for path in _compare(what, cortex, layer, target, noise, output, seed):
+    for path in (*_write(noises, output), *_compare(what, cortex, layer, target, noise, output, seed)):
         say(f"Wrote {path}")
     loaded = f"covariance.load({str(output / 'transplanted.safetensors')!r})"
     say(f"To use it: with injection.inject(model, {{{layer!r}: {loaded}}}, generator=…): …")
@@ -93,6 +89,14 @@ def _table(noises: "Controls") -> "Table":
         size = f"{noise.effective_dimensionality():.4g}"
         table.add_row(name.replace("_", " "), type(noise).__name__, f"{noise.trace():.4g}", size)
     return table
+
+
+def _write(noises: "Controls", output: Path) -> list[Path]:
+    output.mkdir(parents=True, exist_ok=True)
+    paths = [output / f"{name}.safetensors" for name in noises]
+    for noise, path in zip(noises.values(), paths):
+        noise.save(path)
+    return paths
 
 
 def _compare(
