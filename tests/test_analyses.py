@@ -92,7 +92,6 @@ def test_transplanted_noise_is_like_its_source_and_is_tested_with_its_controls()
     for layer in ("layer2", "network._blocks.14"):
         for method in ("signal_rule", "assignment"):  # what these carry over is V4's correlations
             like, control = (table.loc[f"{layer} V4 {method} {name}"] for name in ("transplanted", "diagonal"))
-            assert abs(like["noise_correlation"] - 0.030) < 0.02
             assert like["correlation_distance"] < control["correlation_distance"]
     assert "V1 readout layer2: expected stimuli in common" in results.attrs["not_available"]
     reached = results["matched_trace"].notnull()
