@@ -47,6 +47,7 @@ RANK, N_DIMS, MOST_DENSE, N_TASK, LEAST_UNITS = 128, 5, 1000, 640, 4
 SAME, ANY = ("isotropic", "mean_shift"), "any"
 EFFICIENTNET_LAYER, EFFICIENTNET_TRACE, EFFICIENTNET_EPSILON = "network._blocks.14", 0.1, 0.5 / 255
 N_DRAWS, CLEAN_LOSS = 20, 0.05
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 
 
 @dataclass(frozen=True)
@@ -347,8 +348,9 @@ def plot(results: xr.Dataset) -> Figure:
     here = small["layer"].values == small["layer"].values[0]
     shown = small.isel(noise=here & (small["source"].values != "V1"))
     last, matched = shown.isel(trace=-1).sel(condition="pgd"), shown["matched_accuracy"].sel(condition="pgd")
+    trace = f"accuracy under PGD, trace {last['trace'].item():g}\nper unit (95 % intervals)"
     panels = {
-        f"accuracy under PGD,\ntrace {last['trace'].item():g} per unit": (last["accuracy"], last["low"], last["high"]),
+        trace: (last["accuracy"], last["low"], last["high"]),
         "accuracy under PGD,\nequal clean accuracy": (matched, matched, matched),
         "distance of r_sc\ndistribution from V4": (shown["correlation_distance"],) * 3,
     }
@@ -374,7 +376,8 @@ def _dots(ax: Any, shown: xr.Dataset, values: np.ndarray, low: np.ndarray, high:
         mine = np.flatnonzero(method == one)
         y = np.array([rows.index(name) for name in control[mine]]) + (i - 2) * 0.14
         error = np.abs(np.stack([values - low, high - values])[:, mine])
-        ax.errorbar(values[mine], y, xerr=error, fmt="o", markersize=3, linewidth=0.8, label=one.replace("_", " "))
+        look = {"color": COLOURS[i], "fmt": "os^Dv"[i], "markersize": 3, "linewidth": 0.8}
+        ax.errorbar(values[mine], y, xerr=error, label=one.replace("_", " "), **look)
     ax.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
 

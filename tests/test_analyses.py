@@ -97,7 +97,7 @@ def test_transplanted_noise_is_like_its_source_and_is_tested_with_its_controls()
     reached = results["matched_trace"].notnull()
     clean = results["matched_accuracy"].sel(condition="clean")
     np.testing.assert_allclose(clean[reached], results["clean_accuracy_wanted"][reached])
-    assert analysis.plot(results).axes[0].get_xlabel() == "accuracy under PGD,\ntrace 2 per unit"
+    assert analysis.plot(results).axes[0].get_xlabel() == "accuracy under PGD, trace 2\nper unit (95 % intervals)"
 
 
 def test_equal_clean_accuracy_lies_between_traces() -> None:
