@@ -25,6 +25,12 @@ def recording(tmp_path: Path) -> Path:
     return tmp_path / "cortex.zarr"
 
 
+@pytest.fixture
+def no_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the comparison with the source, which takes most of the time."""
+    monkeypatch.setattr("neurovar.catalogue.transplanting._compare", lambda *args: ())
+
+
 def run(recording: Path, *options: str) -> str:
     images, output = recording.parent / "images.npy", recording.parent / "out"
     given = ["transplant", str(recording), "small", "--images", str(images), "--output", str(output), *options]
@@ -44,6 +50,7 @@ def run(recording: Path, *options: str) -> str:
     ],
     ids=lambda method: method[0],
 )
+@pytest.mark.usefixtures("no_statistics")
 def test_every_method_writes_noises_that_load(method: list[str], recording: Path) -> None:
     if method[0] == "readout":  # random images say nothing of simulated tuning: a recording that the network predicts
         predicted(recording)
@@ -51,8 +58,6 @@ def test_every_method_writes_noises_that_load(method: list[str], recording: Path
     noises = {path.stem: covariance.load(path) for path in (recording.parent / "out").glob("*.safetensors")}
     assert {"transplanted", "diagonal", "isotropic", "rotated", "signal_aligned"} <= set(noises)
     assert [noise.trace() for noise in noises.values()] == pytest.approx([16.0] * len(noises), rel=1e-3)
-    with xr.open_dataset(recording.parent / "out" / "statistics.nc", engine="h5netcdf") as table:
-        assert table["system"].values.tolist() == ["cortex", "layer3 with its noise"]
     assert "no control mean shift: it needs mean_shift=" in said
     noisy = {"layer3": noises["transplanted"]}
     with injection.inject(small_network(rng=0).eval(), noisy, generator=torch.Generator()) as model:
@@ -74,6 +79,14 @@ def predicted(recording: Path) -> None:
     storage.save(again, recording)
 
 
+def test_the_layer_with_its_noise_stands_beside_the_recording(recording: Path) -> None:
+    said = run(recording, *LAYER, "--method", "gain")
+    with xr.open_dataset(recording.parent / "out" / "statistics.nc", engine="h5netcdf") as table:
+        assert table["system"].values.tolist() == ["cortex", "layer3 with its noise"]
+    assert "noise correlation" in said and "injected noise" in " ".join(said.split())
+
+
+@pytest.mark.usefixtures("no_statistics")
 def test_the_same_seed_gives_the_same_noise(recording: Path) -> None:
     found = []
     for seed in ("1", "1", "2"):
