@@ -52,10 +52,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; traces are per unit, for EfficientNet in tenths of the layer's mean signal variance.
-
-    controls : None for all.
-    """
+    """How much of everything; traces are per unit, for EfficientNet in tenths of the layer's mean signal variance."""
 
     layers: tuple[str, ...]
     n_train: int
@@ -65,7 +62,7 @@ class Scale:
     n_seeds: int
     traces: tuple[float, ...]
     n_images: int
-    controls: tuple[str, ...] | None = None
+    controls: tuple[str, ...] | None = None  # all
 
 
 FULL = Scale(("layer0", "layer1", "layer2", "layer3", "layer4"), 10_000, 2, 200, 10, 3, (0.5, 1.0, 2.0), 100)
