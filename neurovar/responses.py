@@ -260,7 +260,7 @@ def align(*systems: xr.DataArray) -> tuple[xr.DataArray, ...]:
 
     Raises
     ------
-    ValueError : if a system is not valid, or no stimulus is shared.
+    ValueError : if there is no system, one is not valid, or no stimulus is shared.
 
     Examples
     --------
@@ -270,6 +270,8 @@ def align(*systems: xr.DataArray) -> tuple[xr.DataArray, ...]:
     >>> a.stimulus.values.tolist(), b.stimulus.values.tolist()
     (['y', 'z'], ['y', 'z'])
     """
+    if not systems:
+        raise ValueError("expected at least one system to align, got none")
     for system in systems:
         validate(system)
     ids = [set(system.stimulus.values) for system in systems[1:]]

@@ -182,6 +182,16 @@ def test_half_precision_layers_are_recorded_as_float32() -> None:
     np.testing.assert_allclose(recorded.values[:, 0], shown.values.reshape(7, -1), rtol=2**-8)
 
 
+def test_half_precision_layers_are_pooled_in_float32() -> None:
+    """Beside a mean of 1, bfloat16 steps by 2⁻⁷: a mean in it would lose what the pixels still have."""
+    shown = images()
+    shown.values[:] = 1 + shown.values / 16
+    model = Returns(Tensor.bfloat16)
+    recorded = record(nn.Sequential(model), shown, layers=["0"], pool_space=True, rng=0)
+    exact = model(torch.tensor(shown.values)).double().mean((2, 3))
+    np.testing.assert_allclose(recorded.values[:, 0], exact, rtol=1e-6)
+
+
 def test_max_units_keeps_a_reproducible_sample_without_replacement() -> None:
     model, shown = network(), images()
     whole = record(model, shown, layers=["conv", "readout"], rng=0)

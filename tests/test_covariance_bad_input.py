@@ -24,6 +24,8 @@ ONE = torch.tensor(1.0)
 ASYMMETRIC = torch.tensor([[1.0, 0.5], [0.1, 1.0]])
 INDEFINITE = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
 EYE = Diagonal.isotropic(2)
+HUNDRED = 100 * torch.eye(2)
+SHARED = LowRankPlusDiagonal(torch.ones(2, 1), torch.ones(2))
 INVALID: dict[str, Callable[[], object]] = {
     r"expected variances as floats of shape \(n,\), got torch.int64 \(3,\)": lambda: Diagonal(torch.ones(3).long()),
     r"expected variances as floats of shape \(n,\), got torch.float32 \(3, 1\)": lambda: Diagonal(torch.ones(3, 1)),
@@ -36,7 +38,14 @@ INVALID: dict[str, Callable[[], object]] = {
     ),
     r"expected a square matrix of floats, got torch.float32 \(2, 3\)": lambda: Dense(torch.ones(2, 3)),
     r"expected a square matrix of floats, got torch.int64 \(2, 2\)": lambda: Dense(torch.eye(2).long()),
+    "expected a matrix of float32 or float64, which can be factorised, got torch.float16": (
+        lambda: Dense(torch.eye(2).half())
+    ),
     "expected a finite covariance, got 1 NaN or infinite": lambda: Dense(torch.tensor([[float("inf")]])),
+    "expected a finite covariance, got variances beyond the range of torch.float32": lambda: 1e38 * Dense(HUNDRED),
+    r"expected a finite covariance, got variances beyond .*float32$": (
+        lambda: Dense(HUNDRED).conjugate(torch.full((2,), 1e30))
+    ),
     r"expected a symmetric matrix, got \|C − Cᵀ\| up to 0.4": lambda: Dense(ASYMMETRIC),
     r"expected a positive semi-definite matrix, got an eigenvalue of -1 \(largest 3\)": lambda: Dense(INDEFINITE),
     r"expected private variances as floats of shape \(n,\), got torch.float32 \(2, 1\)": (
@@ -54,6 +63,11 @@ INVALID: dict[str, Callable[[], object]] = {
     r"expected factors of shape \(2, r\), as there are 2 private variances, got \(2,\)": (
         lambda: LowRankPlusDiagonal(torch.ones(2), torch.ones(2))
     ),
+    r"expected factors of shape \(2, r\), as there are 2 private variances, got \(\)": (
+        lambda: LowRankPlusDiagonal(ONE, torch.ones(2))
+    ),
+    "expected from 1 to 1 leading eigenvalues of 2 units, got 2": lambda: SHARED.leading_eigenvalues(2),
+    "expected from 1 to 1 leading eigenvalues of 2 units, got 0": lambda: SHARED.leading_eigenvalues(0),
     "expected finite factors of torch.float32, got torch.float64 or NaN": (
         lambda: LowRankPlusDiagonal(torch.ones(2, 1).double(), torch.ones(2))
     ),
@@ -144,6 +158,14 @@ def test_bad_input(message: str) -> None:
         INVALID[message]()
 
 
+def test_only_rounding_is_taken_for_semi_definite() -> None:
+    values = torch.tensor([1.0, 0.5, -9e-5])
+    drawn = Dense(torch.diag(values)).sample((50,), generator=torch.Generator().manual_seed(0))
+    assert drawn[:, :2].abs().min() > 0 and not drawn[:, 2].any()
+    with pytest.raises(ValueError, match=r"got an eigenvalue of -0.00011 \(largest 1\)"):
+        Dense(torch.diag(torch.tensor([1.0, 0.5, -1.1e-4])))
+
+
 @pytest.mark.parametrize("trace", [0, -1.0, float("nan"), float("inf")])
 def test_a_trace_that_is_not_positive(trace: float) -> None:
     with pytest.raises(ValueError, match=f"expected a finite trace above 0, got {trace}"):
@@ -155,6 +177,21 @@ def test_silence_has_neither_scale_nor_dimensionality(silent: Covariance) -> Non
     for use in (lambda: silent.scale_to(trace=1.0), silent.effective_dimensionality):
         with pytest.raises(ValueError, match="expected noise with variance, got a trace of 0 over 3 units"):
             use()
+
+
+@pytest.mark.parametrize(
+    "loud",
+    [
+        LowRankPlusDiagonal(torch.full((3, 1), 1e20), torch.ones(3)),
+        Kronecker(Diagonal(torch.full((3,), 1e30)), Diagonal.isotropic(1, variance=1e30)),
+        MeanShift(torch.full((3,), 1e20)),
+    ],
+)
+def test_a_trace_beyond_all_numbers_is_never_scaled_to_silence(loud: Covariance) -> None:
+    for use in (lambda: loud.scale_to(trace=1.0), loud.effective_dimensionality):
+        with pytest.raises(ValueError, match=r"expected a finite trace, got inf over 3 units of torch.float32"):
+            use()
+    assert loud.to(dtype=torch.float64).scale_to(trace=6.0).trace() == pytest.approx(6)
 
 
 @pytest.mark.parametrize("other", [1, None, torch.ones(3)])
@@ -211,6 +248,13 @@ def test_the_size_is_stated_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 CPU = torch.device("cpu")
+
+
+def test_every_copy_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "available", lambda device: 1e9)
+    _memory.require_matrix(10_000, torch.float32, CPU, copies=2)
+    with pytest.raises(ValueError, match=r"got 10000 units: 1.2 GB of 1.0 GB free"):
+        _memory.require_matrix(10_000, torch.float32, CPU, copies=3)
 
 
 def test_memory_free_on_this_machine() -> None:

@@ -169,3 +169,8 @@ def test_noise_that_is_being_learned_is_saved(tmp_path: Path) -> None:
 def test_files_of_before_there_were_parts(tmp_path: Path) -> None:
     save_file({"variance": torch.ones(2)}, tmp_path / "noise", metadata=header("Diagonal"))
     assert isinstance(load(tmp_path / "noise"), Diagonal)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"noise: expected an existing folder to write into, got .*nowhere"):
+        Diagonal.isotropic(2).save(tmp_path / "nowhere" / "noise")

@@ -201,6 +201,9 @@ def test_a_scale_of_channels_and_places_keeps_a_kronecker() -> None:
     assert isinstance(kept, Kronecker)
     torch.testing.assert_close(kept.to_dense(), noise.to_dense() * torch.outer(separable, separable))
     assert isinstance(noise.conjugate(normal(6)), Dense)
+    small = 1e-12 * normal(6)
+    expected = noise.to_dense() * torch.outer(small, small)
+    torch.testing.assert_close(noise.conjugate(small).to_dense(), expected, rtol=1e-9, atol=0)
     assert noise.conjugate(torch.zeros(6, dtype=torch.float64)).trace() == 0
 
 

@@ -239,6 +239,8 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected the file of a noisy module, found none at .*absent"):
         NoisyModule.load(tmp_path / "absent", linear())
     match = "expected a noisy Sequential saved by neurovar, could not read"
+    with pytest.raises(ValueError, match=r"noisy: expected an existing folder to write into, got .*nowhere"):
+        noisy_linear().save(tmp_path / "nowhere" / "noisy")
     (tmp_path / "text").write_text("no tensors")
     Diagonal.isotropic(3).save(tmp_path / "covariance")
     noisy_linear().save(tmp_path / "noisy")

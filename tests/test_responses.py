@@ -234,6 +234,11 @@ def test_align_of_strangers() -> None:
         responses.align(named(["a", "b"]), named([1, 2]))
 
 
+def test_align_of_nothing() -> None:
+    with pytest.raises(ValueError, match="expected at least one system to align, got none"):
+        responses.align()
+
+
 def test_align_validates_every_system() -> None:
     with pytest.raises(ValueError, match="unique stimulus ids"):
         responses.align(named(["a"]), named(["a", "a"]))

@@ -385,6 +385,11 @@ INVALID: dict[str, Callable[[], object]] = {
     r"expected a stochastic network for 3 repeats, got the same responses each time": (
         lambda: sources.stochastic(network(), [IMAGES], layers=[LAYER], n_repeats=3, kind="dense", rng=0)
     ),
+    r"expected passes that differ at layer '0', got the same responses each time": (
+        lambda: sources.stochastic(
+            nn.Sequential(nn.Flatten(), nn.Dropout()), [IMAGES], layers=["0", "1"], n_repeats=3, kind="dense", rng=0
+        )
+    ),
     r"expected a rank from 1 to the 4 units, got 5": lambda: call_power_law(rank=5),
     r"expected a rank from 1 to the 4 units, got 0": lambda: call_power_law(rank=0),
     r"expected a finite exponent and a finite trace above 0, got nan and 1.0": (

@@ -240,8 +240,9 @@ def test_the_mean_stands_beside_the_covariance_as_a_noise() -> None:
         (torch.zeros(12), r"expected a batch \(batch, \*units\) with samples and units, got shape \(12,\)"),
         (torch.zeros(0, *SHAPE), r"with samples and units, got shape \(0, 3, 2, 2\)"),
         (torch.zeros(2, 3, 0), r"with samples and units, got shape \(2, 3, 0\)"),
-        (torch.full((2, *SHAPE), torch.nan), "expected finite activations with a finite sum, got 24 NaN or infinite"),
-        (torch.eye(2).reshape(2, 2, 1).log(), "expected finite activations with a finite sum, got 2 NaN or infinite"),
+        (torch.full((2, *SHAPE), torch.nan), "expected finite activations with a finite sum of squares, got 24 NaN"),
+        (torch.eye(2).reshape(2, 2, 1).log(), "expected finite activations with a finite sum of squares, got 2 NaN"),
+        (torch.full((2, *SHAPE), 2e19), "expected finite activations with a finite sum of squares, got 0 NaN"),
     ],
 )
 def test_bad_batches(kind: str, batch: Tensor, message: str) -> None:
@@ -261,6 +262,7 @@ def test_bad_batches(kind: str, batch: Tensor, message: str) -> None:
         (samples(2, dtype=torch.float32), "torch.float64 on cpu, as before, got .* torch.float32 on cpu"),
         (samples(2).to("meta"), "on cpu, as before, got .* on meta"),
         (samples(2).log(), "expected finite activations"),
+        (samples(2) * 1e200, "expected finite activations with a finite sum of squares, got 0 NaN or infinite"),
     ],
 )
 def test_a_batch_unlike_those_before_changes_nothing(kind: str, batch: Tensor, message: str) -> None:
@@ -278,6 +280,8 @@ def test_too_few_samples(kind: str) -> None:
         _ = accumulator.mean
     with pytest.raises(ValueError, match="expected at least 1 sample to save, got 0"):
         accumulator.save("nowhere")
+    with pytest.raises(ValueError, match="expected an existing folder to write into, got nowhere"):
+        fed(ALL[kind](), (samples(4),)).save("nowhere/file")
     with pytest.raises(ValueError, match="expected at least 2 samples for a covariance about the mean, got 0"):
         accumulator.covariance()
     with pytest.raises(ValueError, match="expected at least 2 samples for a covariance about the mean, got 1"):
@@ -376,6 +380,9 @@ def test_files_that_hold_no_accumulator(tmp_path: Path) -> None:
     [
         ({"kind": "Accumulator"}, "KeyError"),
         ({"n_samples": 0}, "0 samples"),
+        ({"n_samples": 2.5}, "2.5 samples"),
+        ({"n_samples": True}, "True samples"),
+        ({"version": 2}, "expected version 1, got 2"),
         ({"unit_shape": [5]}, r"12 means|\(12,\) means of units of shape \(5,\)"),
         ({"kind": "DiagonalAccumulator"}, "do not fit units"),
         ({"settings": {"rank": 3}}, "TypeError"),

@@ -60,3 +60,9 @@ def test_the_bias_of_the_product_falls_with_samples() -> None:
 
 def test_silent_maps() -> None:
     assert not estimated(KroneckerAccumulator(), torch.ones(20, 2, 3)).any()
+
+
+def test_activations_of_any_size_give_the_same_structure() -> None:
+    data, _ = separable(50, seed=0, spread=1.0)
+    small = estimated(KroneckerAccumulator(), 1e-4 * data)
+    torch.testing.assert_close(small, 1e-8 * estimated(KroneckerAccumulator(), data), rtol=1e-9, atol=0)

@@ -155,6 +155,17 @@ def test_units_that_do_not_vary_have_no_signal_correlation() -> None:
     assert (noise.diagonal() > 0).all(), "a silent unit keeps a little variance"
 
 
+def test_signal_correlations_beyond_1_count_as_1() -> None:
+    """Corrected for noise, a correlation may come out above 1, and a rule is for correlations."""
+    quiet = network(n_stimuli=20).isel(unit=np.repeat(range(5), 2))
+    noisy = xr.concat([quiet] * 3, "repeat").transpose(*quiet.dims)
+    noisy = noisy + np.random.default_rng(0).normal(size=noisy.shape)
+    assert np.nanmax(np.abs(estimation.signal_correlation(noisy).values)) > 1.01
+    steep = onto(rule(intercept=0.0, slope=0.1), noisy, method="signal_rule", rng=0)
+    between = correlation_of(steep)[~np.eye(10, dtype=bool)]
+    assert np.abs(between).max() == pytest.approx(0.1, abs=1e-6)
+
+
 def test_the_unit_of_activations_does_not_matter() -> None:
     target = network()
     target.values[..., 8] = 0
@@ -257,6 +268,10 @@ def test_bad_targets() -> None:
         onto(rule(), network(), method="matched", rng=0)
     with pytest.raises(ValueError, match="expected responses of the target other than 0, got none from 30 units"):
         onto(rule(), network() * 0, method="signal_rule", rng=0)
+    with pytest.raises(
+        ValueError, match="expected at least 3 stimuli of the target for its signal correlations, got 2"
+    ):
+        onto(rule(), network(n_stimuli=2), method="signal_rule", rng=0)
     with pytest.raises(ValueError, match="expected dims"):
         onto(rule(), network().rename(unit="neuroid"), method="signal_rule", rng=0)
 

@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 from typer.testing import CliRunner
 
-from neurovar import covariance, injection, simulation, storage
+from neurovar import activations, covariance, injection, simulation, storage
+from neurovar.activations import IMAGE_DIMS
 from neurovar.cli import app, main
 from neurovar.training import small_network
 
@@ -65,7 +66,6 @@ def test_every_method_writes_noises_that_load(method: list[str], recording: Path
 
 
 def predicted(recording: Path) -> None:
-    from neurovar import activations
     from neurovar.catalogue.pictures import open_images
 
     images = open_images(str(recording.parent / "images.npy"))
@@ -83,7 +83,9 @@ def test_the_layer_with_its_noise_stands_beside_the_recording(recording: Path) -
     said = run(recording, *LAYER, "--method", "gain")
     with xr.open_dataset(recording.parent / "out" / "statistics.nc", engine="h5netcdf") as table:
         assert table["system"].values.tolist() == ["cortex", "layer3 with its noise"]
-    assert "noise correlation" in said and "injected noise" in " ".join(said.split())
+    assert "noise correlation" in said and "injected noise" in flat(said)
+    for size in ("units 8 8", "stimuli 60 60", "repeats (most) 6 6"):
+        assert size in flat(said)
 
 
 @pytest.mark.usefixtures("no_statistics")
@@ -95,11 +97,45 @@ def test_the_same_seed_gives_the_same_noise(recording: Path) -> None:
     assert torch.equal(found[0], found[1]) and not torch.allclose(found[0], found[2])
 
 
+@pytest.mark.usefixtures("no_statistics")
+def test_controls_of_an_earlier_run_do_not_stay_beside_other_noise(recording: Path) -> None:
+    output = recording.parent / "out"
+    run(recording, *LAYER, "--method", "signal_rule", "--n-dims", "2")
+    assert (output / "signal_aligned.safetensors").exists()
+    (output / "mine.safetensors").touch()
+    run(recording, *LAYER, "--method", "signal_rule")
+    kept = {path.stem for path in output.glob("*.safetensors")}
+    assert "mine" in kept and "transplanted" in kept and not kept & {"signal_aligned", "signal_orthogonal"}
+
+
+@pytest.mark.usefixtures("no_statistics")
+def test_noise_that_drowns_the_signal_is_said(recording: Path) -> None:
+    images = xr.DataArray(np.load(recording.parent / "images.npy"), dims=IMAGE_DIMS, coords={"stimulus": range(60)})
+    layer = activations.record(small_network(rng=0).eval(), images, layers=["layer3"], rng=0)
+    signal = float(layer.var(("stimulus", "repeat")).mean())
+    loud = run(recording, *LAYER, "--method", "signal_rule", "--trace", str(20 * signal))
+    assert f"Variance a unit: {signal:.3g} of the signal of layer3, {20 * signal:.3g} of the noise, which" in flat(loud)
+    assert f"drowns the signal in the statistics below; --trace {signal:.2g} makes both alike" in flat(loud)
+    fair = run(recording, *LAYER, "--method", "signal_rule", "--trace", str(5 * signal))
+    assert f"{5 * signal:.3g} of the noise" in flat(fair) and "drowns the signal" not in flat(fair)
+
+
+def flat(said: str) -> str:
+    return " ".join(said.split())
+
+
 BAD = {
+    r"expected an input that small takes, got shape \(3, 28, 28\) \(.*to have 1 channels, but got 3": (
+        [*LAYER, "--method", "gain", "--input", "3,28,28"]
+    ),
     "expected a layer of Sequential, got 'layer9'; near it: layer": ["--layer", "layer9", "--method", "gain"],
     "expected method 'spectrum', .*, got 'magic'": [*LAYER, "--method", "magic"],
     "expected the options n_factors for method 'assignment', got none": [*LAYER, "--method", "assignment"],
     "expected options that method 'gain' has here": [*LAYER, "--method", "gain", "--rank", "3"],
+    "expected images as input, --input C,H,W, got 784": [*LAYER, "--method", "gain", "--input", "784"],
+    "expected --axes signal or random, as the images are shown as they are, got modification": (
+        [*LAYER, "--method", "spectrum", "--axes", "modification"]
+    ),
     "expected --trace above 0, got -1": [*LAYER, "--method", "gain", "--trace", "-1"],
 }
 

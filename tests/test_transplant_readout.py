@@ -59,6 +59,16 @@ def test_a_known_map_and_its_noise_are_recovered(options: dict) -> None:
     assert readout.dropped_units == () and readout.mean_goodness > 0.98
 
 
+@pytest.mark.parametrize(("of_source", "of_target"), [(1e3, 1), (1, 1e-3)])
+def test_the_noise_is_in_units_of_the_target(of_source: float, of_target: float) -> None:
+    target = network()
+    source = cortex(target)
+    noise = onto(fit(source, target), target, method="readout", rng=0).to_dense().numpy()
+    scaled = of_target * target
+    again = onto(fit(of_source * source, scaled), scaled, method="readout", rng=0).to_dense().numpy()
+    np.testing.assert_allclose(again, of_target**2 * noise, rtol=1e-5, atol=1e-9 * of_target**2)
+
+
 @pytest.mark.parametrize("n_units", [N_SOURCE, N_TARGET, 300])
 def test_the_readout_of_the_noise_has_the_covariance_of_the_source(n_units: int) -> None:
     target = network(n_units=n_units)

@@ -20,6 +20,8 @@ What = Annotated[
 Images = Annotated[
     str | None, typer.Option(help="What the network sees: a source, an .npy or a folder; by default the recording's.")
 ]
+LOUD = 10
+"""How many times the signal's variance the noise may have before a reader is told."""
 
 
 def transplant(
@@ -31,7 +33,7 @@ def transplant(
     session: Session = None,
     window: Window = None,
     input_: Input = None,
-    axes: Annotated[str | None, typer.Option(help="For spectrum: signal, modification or random.")] = None,
+    axes: Annotated[str | None, typer.Option(help="For spectrum: signal or random.")] = None,
     rank: Annotated[int | None, typer.Option(help="For spectrum: how many of the axes.")] = None,
     regression: Annotated[str | None, typer.Option(help="For readout: ridge or pls.")] = None,
     n_components: Annotated[int | None, typer.Option(help="For readout by pls.")] = None,
@@ -52,6 +54,8 @@ def transplant(
 
     if not 0 < trace < float("inf"):
         raise ValueError(f"expected --trace above 0, got {trace:g}")
+    if axes == "modification":
+        raise ValueError("expected --axes signal or random, as the images are shown as they are, got modification")
     given: dict[str, Any] = {"axes": axes, "rank": rank, "regression": regression, "n_components": n_components}
     given |= {"least_goodness": least_goodness, "n_factors": n_factors}
     options = {name: value for name, value in given.items() if value is not None}
@@ -61,6 +65,7 @@ def transplant(
     noise = noise.scale_to(trace=trace * noise.n)
     noises = methods.with_controls(noise, rng=seed, target=None if n_dims is None else target, n_dims=n_dims)
     console().print(_table(noises))
+    say(_loudness(target, layer, trace))
     for name, reason in noises.left_out.items():
         say(f"no control {name.replace('_', ' ')}: it {reason}")
     for path in (*_write(noises, output), *_compare(what, cortex, layer, target, noise, output, seed)):
@@ -76,8 +81,13 @@ def _recorded(what: str, session: str | None, model: str, layer: str, input_: st
     from neurovar.catalogue.networks import open_network
 
     network, shape = open_network(model, input_)
+    if len(shape) != 3:
+        raise ValueError(f"expected images as input, --input C,H,W, got {','.join(map(str, shape))}")
     images = pictures.as_input(pictures.open_images(what, session=session), shape)
-    return activations.record(network, images, layers=[layer], rng=0)
+    try:
+        return activations.record(network, images, layers=[layer], rng=0)
+    except RuntimeError as error:  # whatever someone's network raises
+        raise ValueError(f"expected an input that {model} takes, got shape {shape} ({error})") from error
 
 
 def _table(noises: "Controls") -> "Table":
@@ -91,8 +101,19 @@ def _table(noises: "Controls") -> "Table":
     return table
 
 
+def _loudness(target: "xr.DataArray", layer: str, trace: float) -> str:
+    """How the noise compares with the signal, which it may drown."""
+    signal = float(target.mean("repeat").var("stimulus").mean())
+    said = f"Variance a unit: {signal:.3g} of the signal of {layer}, {trace:.3g} of the noise"
+    if trace <= LOUD * signal:
+        return said
+    return f"{said}, which drowns the signal in the statistics below; --trace {signal:.2g} makes both alike"
+
+
 def _write(noises: "Controls", output: Path) -> list[Path]:
     output.mkdir(parents=True, exist_ok=True)
+    for name in noises.left_out:  # of an earlier run, and not a control of this noise
+        (output / f"{name}.safetensors").unlink(missing_ok=True)
     paths = [output / f"{name}.safetensors" for name in noises]
     for noise, path in zip(noises.values(), paths):
         noise.save(path)

@@ -234,8 +234,11 @@ class Covariance(ABC):
         return self._scaled(trace / self.trace())
 
     def _check_variable(self) -> None:
-        if self.trace() == 0:
+        total = self.trace()
+        if total == 0:
             raise ValueError(f"expected noise with variance, got a trace of 0 over {self.n} units")
+        if not total < float("inf"):  # scaled down from it, the noise would be silent
+            raise ValueError(f"expected a finite trace, got {total} over {self.n} units of {self.dtype}")
 
     def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator) -> Tensor:
         """Independent draws from N(0, C): tensor (*shape, n).
@@ -276,7 +279,12 @@ class Covariance(ABC):
         return normals[:, : self.n_normals].to(self.device)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file: the tensors, and the types as JSON."""
+        """Write a safetensors file: the tensors, and the types as JSON.
+
+        Raises
+        ------
+        ValueError : if there is no such folder.
+        """
         from neurovar.covariance import _files
 
         _files.save(self, path)

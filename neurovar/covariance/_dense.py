@@ -28,6 +28,8 @@ class Dense(Covariance):
         m = self.matrix
         if not m.is_floating_point() or m.ndim != 2 or m.shape[0] != m.shape[1] or len(m) == 0:
             raise ValueError(f"expected a square matrix of floats, got {m.dtype} {tuple(m.shape)}")
+        if m.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"expected a matrix of float32 or float64, which can be factorised, got {m.dtype}")
         _memory.require_matrix(self.n, self.dtype, self.device)  # for the factor
         if not torch.isfinite(m).all():
             raise ValueError(f"expected a finite covariance, got {int((~torch.isfinite(m)).sum())} NaN or infinite")
@@ -108,6 +110,8 @@ class Dense(Covariance):
 
 def _factorised(matrix: Tensor, factor: Tensor) -> Dense:
     """A `Dense` whose factor is known; a semi-definite matrix of thousands of units takes many seconds to factorise."""
+    if not torch.isfinite(matrix.diagonal()).all():
+        raise ValueError(f"expected a finite covariance, got variances beyond the range of {matrix.dtype}")
     noise = object.__new__(Dense)
     noise.__dict__.update(matrix=matrix, _factor=factor)
     return noise

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,7 +34,20 @@ def save(noise: Covariance, path: str | Path) -> None:
         address = kept.untyped_storage().data_ptr()
         tensors[name] = kept.clone() if address in seen else kept  # safetensors refuses shared memory
         seen.add(address)
-    save_file(tensors, path, metadata={"neurovar": json.dumps(_tree(noise) | {"version": VERSION})})
+    write(tensors, path, {"neurovar": json.dumps(_tree(noise) | {"version": VERSION})})
+
+
+def write(tensors: dict[str, Tensor], path: str | Path, header: dict[str, str]) -> None:
+    """A safetensors file.
+
+    Raises
+    ------
+    ValueError : if there is no such folder.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ValueError(f"{path}: expected an existing folder to write into, got {folder}")
+    save_file(tensors, path, metadata=header)
 
 
 def _named_tensors(noise: Covariance) -> dict[str, Tensor]:
@@ -60,14 +74,26 @@ def load(path: str | Path) -> Covariance:
     if not Path(path).is_file():
         raise ValueError(f"expected a covariance file, found none at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            tree = json.loads((file.metadata() or {}).get("neurovar", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if tree.get("version", VERSION) != VERSION:
-            raise ValueError(f"expected version {VERSION}, got {tree['version']}")
-        return _built(tree, tensors, MAX_DEPTH)
+        return _built(*read(path, "neurovar", version=VERSION), MAX_DEPTH)
     except Exception as error:
         raise ValueError(f"expected a covariance saved by neurovar, could not read {path}: {error}") from error
+
+
+def read(
+    path: str | Path, name: str, *, version: int, device: str | torch.device = "cpu"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON that stands under a name in the header of a safetensors file, and the tensors.
+
+    Raises
+    ------
+    ValueError : for JSON of another version.
+    """
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        header = json.loads((file.metadata() or {}).get(name, "{}"))
+        tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
+    if header.get("version", version) != version:
+        raise ValueError(f"expected version {version}, got {header['version']}")
+    return header, tensors
 
 
 def _built(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], depth: int) -> Covariance:

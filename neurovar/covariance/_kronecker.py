@@ -71,7 +71,7 @@ class Kronecker(Covariance):
         peak = int(table.abs().argmax())
         row, column = divmod(peak, self.space.n)
         channel, space = table[:, column], table[row] / table[row, column]
-        if torch.allclose(torch.outer(channel, space), table):
+        if torch.allclose(torch.outer(channel, space), table, atol=1e-8 * float(table.abs().max())):
             return Kronecker(self.channel._rescaled_units(channel), self.space._rescaled_units(space))
         return Dense(self.to_dense() * torch.outer(scale, scale))
 

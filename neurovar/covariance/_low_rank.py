@@ -28,7 +28,7 @@ class LowRankPlusDiagonal(Covariance):
 
     def __post_init__(self) -> None:
         check_variance(self.private, "private variances")
-        if self.factors.shape != (len(self.private), self.factors.shape[-1]) or self.factors.shape[-1] == 0:
+        if self.factors.ndim != 2 or len(self.factors) != len(self.private) or self.factors.shape[1] == 0:
             raise ValueError(
                 f"expected factors of shape ({len(self.private)}, r), as there are {len(self.private)} private "
                 f"variances, got {tuple(self.factors.shape)}"
@@ -85,7 +85,14 @@ class LowRankPlusDiagonal(Covariance):
         return self._woodbury.log_determinant()
 
     def leading_eigenvalues(self, k: int) -> Tensor:
-        """The k < n largest eigenvalues, largest first, in float64, by Lanczos iteration in O(n·r) memory."""
+        """The k < n largest eigenvalues, largest first, in float64, by Lanczos iteration in O(n·r) memory.
+
+        Raises
+        ------
+        ValueError : for k not from 1 to n − 1; `spectrum` gives all of them.
+        """
+        if not 1 <= k < self.n:
+            raise ValueError(f"expected from 1 to {self.n - 1} leading eigenvalues of {self.n} units, got {k}")
         factors, private = (t.detach().double().cpu().numpy() for t in (self.factors, self.private))
         operator = LinearOperator(
             (self.n, self.n),

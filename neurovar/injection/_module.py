@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, _files
@@ -94,7 +92,7 @@ class NoisyModule(nn.Module):
             "device": str(self.injection.generator.device),
         }
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, path, metadata={"neurovar_noisy_module": json.dumps(header)})
+        _files.write(tensors, path, {"neurovar_noisy_module": json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module) -> "NoisyModule":
@@ -111,11 +109,7 @@ class NoisyModule(nn.Module):
         if not Path(path).is_file():
             raise ValueError(f"expected the file of a noisy module, found none at {path}")
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("neurovar_noisy_module", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header["version"] != VERSION:
-                raise ValueError(f"expected version {VERSION}, got {header['version']}")
+            header, tensors = _files.read(path, "neurovar_noisy_module", version=VERSION)
             noises = {
                 layer: _read_noise(entry, tensors, f"noises.{i}.")
                 for i, (layer, entry) in enumerate(header["layers"].items())

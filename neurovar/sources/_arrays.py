@@ -39,7 +39,7 @@ def cortical(responses: xr.DataArray, *, kind: str, rank: int | None = None) -> 
         "source": responses.attrs.get("source", "cortical recording"),
         "kind": kind,
         "n_samples": int(counts.sum()),
-        "dof": int((counts - 1).clip(min=0).sum()),
+        "dof": int((counts - 1).sum()),
         "error": 0.0 if kind == "dense" else np.nan,
     }
     attrs |= {"rank": rank} if rank is not None else {}

@@ -136,7 +136,8 @@ def stochastic(
 
     Raises
     ------
-    ValueError : for fewer than 2 repeats, passes that are all the same, and as for `modified`.
+    ValueError : for fewer than 2 repeats, a layer whose passes are all the same (as before the first dropout: what is
+        left of its deviations would be rounding), and as for `modified`.
 
     Examples
     --------
@@ -148,13 +149,18 @@ def stochastic(
     if n_repeats < 2:
         raise ValueError(f"expected at least 2 repeats, got {n_repeats}")
     noises = Accumulators(layers, kind, rank, about_zero=True)
+    silent = set(layers)
 
     def deviations(batch: Batch, layer: str) -> Tensor:
         values = batch.activations[layer]
+        if layer in silent and (values != values[:, :1]).any():
+            silent.remove(layer)
         return (values - values.mean(1, keepdim=True)).flatten(0, 1)
 
     passes = iterate(model, batches, layers=layers, n_repeats=n_repeats, rng=rng)
     n_images = noises.take(model, passes, deviations)
+    if silent:
+        raise ValueError(f"expected passes that differ at layer {min(silent)!r}, got the same responses each time")
     return noises.sources(
         dof=n_images * (n_repeats - 1),
         n_samples=n_images * n_repeats,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from neurovar.covariance import Covariance
+from neurovar.covariance import Covariance, _files
+
+VERSION = 1
 
 
 @dataclass(kw_only=True, eq=False)
@@ -159,9 +160,11 @@ class Accumulator(ABC):
         if self.unit_shape is not None:
             self._check_like(batch, tuple(batch.shape[1:]))
         flat = batch.flatten(1)
-        if not torch.isfinite(flat.sum(dtype=_accumulated(batch.dtype))):
+        if not torch.isfinite(torch.linalg.vector_norm(flat, dtype=_accumulated(batch.dtype))):
             bad = int((~torch.isfinite(flat)).sum())
-            raise ValueError(f"expected finite activations with a finite sum, got {bad} NaN or infinite in a batch")
+            raise ValueError(
+                f"expected finite activations with a finite sum of squares, got {bad} NaN or infinite in a batch"
+            )
         return flat
 
     def _check_like(self, tensor: Tensor, unit_shape: tuple[int, ...]) -> None:
@@ -178,17 +181,22 @@ class Accumulator(ABC):
 
         Raises
         ------
-        ValueError : before the first sample.
+        ValueError : before the first sample, or if there is no such folder.
         """
         if self.unit_shape is None:
             raise ValueError("expected at least 1 sample to save, got 0")
-        state = {"kind": type(self).__name__, "version": 1, "settings": self._settings(), "n_samples": self.n_samples}
+        state = {
+            "kind": type(self).__name__,
+            "version": VERSION,
+            "settings": self._settings(),
+            "n_samples": self.n_samples,
+        }
         header = {"neurovar_streaming": json.dumps(state | {"unit_shape": self.unit_shape})}
         tensors = {"origin": self._origin, "offset": self._offset} | self._sums
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
+        _files.write({name: tensor.contiguous() for name, tensor in tensors.items()}, path, header)
 
     def _restore(self, n_samples: int, unit_shape: tuple[int, ...], tensors: dict[str, Tensor]) -> None:
-        if n_samples < 1:
+        if type(n_samples) is not int or n_samples < 1:
             raise ValueError(f"{n_samples} samples")
         origin, offset = tensors.pop("origin"), tensors.pop("offset")
         if origin.shape != (prod(unit_shape),):

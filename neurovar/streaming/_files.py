@@ -1,12 +1,11 @@
 """Accumulators from files."""
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
-from neurovar.streaming._accumulator import Accumulator
+from neurovar.covariance import _files
+from neurovar.streaming._accumulator import VERSION, Accumulator
 from neurovar.streaming._exact import DenseAccumulator, DiagonalAccumulator, KroneckerAccumulator
 from neurovar.streaming._hebbian import HebbianNetwork
 from neurovar.streaming._low_rank import LowRankAccumulator
@@ -27,9 +26,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Accumulator
     if not Path(path).is_file():
         raise ValueError(f"expected a file of an accumulator, found none at {path}")
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            header = json.loads((file.metadata() or {}).get("neurovar_streaming", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header, tensors = _files.read(path, "neurovar_streaming", version=VERSION, device=device)
         accumulator = KINDS[header["kind"]](**header["settings"])
         accumulator._restore(header["n_samples"], tuple(header["unit_shape"]), tensors)
     except Exception as error:

@@ -25,10 +25,11 @@ class HebbianNetwork(Accumulator):
     `rank` output neurons receive the input x through feedforward synapses W (rank, units) and inhibit one another
     through lateral synapses M (rank, rank); the activity settles at y = M⁻¹Wx, where dy/dt = Wx − My is 0. Then every
     synapse moves towards the product of its presynaptic and postsynaptic activity:
-    Wᵢⱼ ← Wᵢⱼ + η (yᵢxⱼ − Wᵢⱼ), Mᵢⱼ ← Mᵢⱼ + η (yᵢyⱼ − Mᵢⱼ), with η = 2/(t + 10) for sample t: averages in which
-    recent samples count most, so that the time before convergence is forgotten as 1/t². Each input neuron takes off the
-    mean of its own past activity, scaled by √((t − 1)/t) so that the rest has the input's covariance, and sums its own
-    variance. But for the time t, nothing else is known to any synapse.
+    Wᵢⱼ ← Wᵢⱼ + η (yᵢxⱼ − Wᵢⱼ), Mᵢⱼ ← Mᵢⱼ + η (yᵢyⱼ − Mᵢⱼ), with η = 2/(t + 10) for sample t (about the mean,
+    which takes the first, counted from the second): averages in which recent samples count most, so that the time
+    before convergence is forgotten as 1/t². Each input neuron takes off the mean of its own past activity, scaled by
+    √((t − 1)/t) so that the rest has the input's covariance, and sums its own variance. But for the time t, nothing
+    else is known to any synapse.
 
     Converged, the filters M⁻¹W are orthonormal and span the leading eigenvectors; M and W are the covariances of the
     outputs with one another and with the inputs, and the shared covariance is WᵀM⁻¹W. On stationary samples in random

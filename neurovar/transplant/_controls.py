@@ -176,7 +176,9 @@ def with_controls(
 
     Parameters
     ----------
-    noise : state-dependent noise has controls of its average covariance.
+    noise : state-dependent noise has controls of its average covariance. Those of the spectrum of
+        `LowRankPlusDiagonal` replace the eigenvalues after the `rank` leading ones by their mean (see `rotated`): where
+        its private variances differ, compare effective dimensionalities, or give `Dense(noise.to_dense())`.
     target : responses of the units that get the noise, for the two controls of the signal, with `n_dims`.
     mean_shift : (unit,) the direction of the constant, such as the mean of the deviations that the noise comes from.
     only : names of the controls that are wanted; by default all that can be made from what is given.

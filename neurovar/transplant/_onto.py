@@ -62,8 +62,8 @@ def onto(
     looked at; give what they return as `source`.
 
     The variance of "signal_rule" averages 1, as a network's activations stand in for rates by their size alone; that of
-    "gain" is in units of the target's activations; that of the others in the source's units. `Covariance.scale_to`
-    sets the total.
+    "gain" and "readout" is in units of the target's activations; that of "spectrum" and "assignment" in the source's.
+    `Covariance.scale_to` sets the total.
 
     Parameters
     ----------

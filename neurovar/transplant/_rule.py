@@ -84,6 +84,10 @@ def place_signal_rule(rule: SignalRule, target: xr.DataArray) -> Dense:
     """The target's noise correlation is intercept + slope · r_signal, its variance mean |response|^exponent."""
     n = target.sizes["unit"]
     _memory.require_matrix(n, torch.float64, torch.device("cpu"), copies=COPIES)
+    if target.sizes["stimulus"] < 3:
+        raise ValueError(
+            f"expected at least 3 stimuli of the target for its signal correlations, got {target.sizes['stimulus']}"
+        )
     correlation = rule.intercept + rule.slope * _target_signal_correlation(target)
     np.fill_diagonal(correlation, 1)
     correlation = nearest_correlation(np.clip(correlation, -1, 1))
