@@ -41,6 +41,10 @@ class Covariance(ABC):
     def _colorize(self, normals: Tensor) -> Tensor:
         """Map (rows, n_normals) standard normals to (rows, n) with covariance C. May overwrite the normals."""
 
+    def _colorizer(self) -> Callable[[Tensor], Tensor]:
+        """`_colorize` made ready for many calls."""
+        return self._colorize
+
     @abstractmethod
     def _whiten(self, rows: Tensor) -> Tensor:
         """Map (rows, n) with covariance C to (rows, n) with covariance I."""

@@ -1,5 +1,6 @@
 """Any covariance, written out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from neurovar.covariance import _memory
 from neurovar.covariance._base import Covariance, singular
+from neurovar.covariance._products import Product
 
 BLOCK = 256
 """Rows of the triangular factor that are multiplied at once, without the zeros to the right of them."""
@@ -76,6 +78,11 @@ class Dense(Covariance):
     def _colorize(self, normals: Tensor) -> Tensor:
         blocks = ((start, start + BLOCK) for start in range(0, self.n, BLOCK))
         return torch.cat([normals[:, :end] @ self._factor[start:end, :end].mT for start, end in blocks], dim=1)
+
+    def _colorizer(self) -> Callable[[Tensor], Tensor]:
+        spans = ((start, start + BLOCK) for start in range(0, self.n, BLOCK))
+        blocks = [(end, Product(self._factor[start:end, :end])) for start, end in spans]
+        return lambda normals: torch.cat([product(normals[:, :end]) for end, product in blocks], dim=1)
 
     def _regular_factor(self) -> Tensor:
         tolerance = self.n * torch.finfo(self.dtype).eps

@@ -1,5 +1,6 @@
 """Shared and private noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from neurovar.covariance import _memory
 from neurovar.covariance._base import Covariance, check_variance
 from neurovar.covariance._diagonal import scaled_rows
+from neurovar.covariance._products import Product
 from neurovar.covariance._woodbury import Woodbury
 
 
@@ -56,6 +58,15 @@ class LowRankPlusDiagonal(Covariance):
     def _colorize(self, normals: Tensor) -> Tensor:
         private, shared = normals.split([self.n, self.rank], dim=-1)
         return torch.addmm(scaled_rows(private, self.private), shared, self.factors.mT)
+
+    def _colorizer(self) -> Callable[[Tensor], Tensor]:
+        product = Product(self.factors)
+
+        def colorize(normals: Tensor) -> Tensor:
+            private, shared = normals.split([self.n, self.rank], dim=-1)
+            return product(shared).add_(scaled_rows(private, self.private))
+
+        return colorize
 
     def _whiten(self, rows: Tensor) -> Tensor:
         return self._woodbury.whiten(rows)

@@ -15,8 +15,8 @@ class Sampler:
     """Hands out draws from blocks of `block` rows, each drawn at once.
 
     A small draw from `Dense` noise reads its whole factor from memory; a block reads it once for many. The rows are
-    those of `noise.sample`, one after another, and the same to the last bit however they are asked for. A block takes
-    block · n numbers of memory.
+    those of `noise.sample` to rounding, one after another, and the same to the last bit however they are asked for. A
+    block takes block · n numbers of memory, and the factors are held a second time.
 
     Raises
     ------
@@ -41,7 +41,13 @@ class Sampler:
         if noise.trainable:
             raise ValueError("expected noise that is not being learned, got tensors with gradients; use its sample")
         self._noise, self._generator, self._block = noise, generator, block
+        self._colorize = noise._colorizer()
         self._left = noise._first().new_empty(0, noise.n)
+
+    @property
+    def n(self) -> int:
+        """Number of units."""
+        return self._noise.n
 
     def draw(self, shape: Sequence[int] = ()) -> Tensor:
         """The next draws: tensor (*shape, n)."""
@@ -49,6 +55,6 @@ class Sampler:
         while wanted > len(self._left):
             taken.append(self._left)
             wanted -= len(self._left)
-            self._left = self._noise.sample((self._block,), generator=self._generator)
+            self._left = self._colorize(self._noise._normals(self._block, self._generator))
         rows, self._left = self._left[:wanted], self._left[wanted:]
         return torch.cat([*taken, rows]).reshape(*shape, self._noise.n)
