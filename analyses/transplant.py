@@ -32,7 +32,7 @@ from neurovar._provenance import provenance
 from neurovar.covariance import Covariance, Dense, Diagonal, MeanShift
 from neurovar.modifications import modify
 from neurovar.responses import drop_constant
-from neurovar.robustness import PGD, Clean, Modified, NoisyNetwork
+from neurovar.robustness import Attack, Modified, NoisyNetwork
 from neurovar.training import retrain, small_network, train
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,8 @@ PAIRED = {"readout": transplant.fit_readout, "assignment": transplant.fit_assign
 RANK, N_DIMS, MOST_DENSE, N_TASK, LEAST_UNITS = 128, 5, 1000, 640, 4
 SAME, ANY = ("isotropic", "mean_shift"), "any"
 EFFICIENTNET_LAYER, EFFICIENTNET_TRACE, EFFICIENTNET_EPSILON = "network._blocks.14", 0.1, 0.5 / 255
-N_DRAWS, CLEAN_LOSS = 20, 0.05
+N_DRAWS, N_PREDICTIONS, CLEAN_LOSS = 20, 10, 0.05
+RESULTS = ["correct", "hits", "survived", "ran"]
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 
 
@@ -79,7 +80,7 @@ class Target:
     v4: xr.DataArray
     shift: Tensor
     unit_trace: float
-    test: Callable[[Covariance | None], xr.DataArray]
+    test: Callable[[Covariance | None], xr.Dataset]
 
 
 def recordings() -> dict[str, xr.DataArray]:
@@ -101,9 +102,9 @@ def compute(*, quick: bool = False, seed: int = 0, n_jobs: int = 2, layers: Sequ
     given = _measured(_efficientnet(scale, seeds[0]), sources, scale, seeds[0], n_jobs, reasons, like=True)
     parts = []
     for tables in (trained, [given]):
-        correct = xr.concat([table["correct"] for table in tables], dim="seed", join="inner")
-        statistics = tables[0].drop_dims("stimulus").sel(noise=correct["noise"])
-        parts.append(xr.merge([_accuracy(correct, seed), statistics], compat="no_conflicts", combine_attrs="drop"))
+        tested = xr.concat([table[RESULTS] for table in tables], dim="seed", join="inner")
+        statistics = tables[0].drop_dims(["draw_seed", "condition", "stimulus", "k"]).sel(noise=tested["noise"])
+        parts.append(xr.merge([_accuracy(tested), statistics], compat="no_conflicts", combine_attrs="drop"))
     results = xr.concat(parts, dim="noise")
     results = results.merge(_at_equal_clean_accuracy(results))
     not_available = "; ".join(f"{what}: {why}" for what, why in reasons.items())
@@ -122,14 +123,14 @@ def _measured(
     *,
     like: bool,
 ) -> xr.Dataset:
-    """`correct` (noise, trace, condition, stimulus) and, if asked for, the statistics of each noise."""
+    """What each noise gets right at each trace and, if asked for, the statistics of each noise."""
     tables = []
     for target in targets:
         noises = dict(_noises(sources, target, scale, seed, reasons))
         calls = [(target.test, noise, trace * target.unit_trace) for noise in noises.values() for trace in scale.traces]
-        correct = Parallel(n_jobs=n_jobs)(delayed(_tested)(*call) for call in calls)
-        rows = [xr.concat(correct[i : i + len(scale.traces)], "trace") for i in range(0, len(calls), len(scale.traces))]
-        table = xr.concat(rows, dim="noise").to_dataset(name="correct")
+        tested = Parallel(n_jobs=n_jobs)(delayed(_tested)(*call) for call in calls)
+        rows = [xr.concat(tested[i : i + len(scale.traces)], "trace") for i in range(0, len(calls), len(scale.traces))]
+        table = xr.concat(rows, dim="noise")
         if like:
             calls = [(sources.get(key[0]), noise, target.task, seed) for key, noise in noises.items()]
             found = Parallel(n_jobs=n_jobs)(delayed(_beside_its_source)(*call) for call in calls)
@@ -218,7 +219,7 @@ def _transplanted(source: xr.DataArray, target: Target, method: str, options: di
     return transplant.low_rank(noise, rank=RANK) if isinstance(noise, Dense) and noise.n > MOST_DENSE else noise
 
 
-def _tested(test: Callable[[Covariance | None], xr.DataArray], noise: Covariance | None, trace: float) -> xr.DataArray:
+def _tested(test: Callable[[Covariance | None], xr.Dataset], noise: Covariance | None, trace: float) -> xr.Dataset:
     torch.set_num_threads(1)
     return test(None if noise is None else noise.scale_to(trace=trace * noise.n))
 
@@ -232,34 +233,37 @@ def _retrained(
     scale: Scale,
     seed: int,
     noise: Covariance | None,
-) -> xr.DataArray:
+) -> xr.Dataset:
     """What the small network gets right after retraining with the noise: (condition, stimulus)."""
     generator = torch.Generator().manual_seed(seed)
     model = retrain(base, images, labels, layer=layer, noise=noise, n_epochs=scale.n_epochs, generator=generator)
     network = NoisyNetwork(model, {} if noise is None else {layer: noise})
-    conditions = [Clean(), Modified("motion_blur", 3), PGD(0.1, scale.n_steps, N_DRAWS)]
-    return _evaluated(network, held_out["images"], held_out["labels"], conditions, seed)
+    return _evaluated(network, held_out["images"], held_out["labels"], _pgd(0.1, scale.n_steps, N_DRAWS), seed)
 
 
-def _agreement(pictures: xr.DataArray, scale: Scale, seed: int, noise: Covariance | None) -> xr.DataArray:
+def _agreement(pictures: xr.DataArray, scale: Scale, seed: int, noise: Covariance | None) -> xr.Dataset:
     """For which pictures EfficientNet-Lite0's prediction is the one that it makes without noise."""
     model = pretrained.efficientnet_lite0()
     with torch.no_grad():
         labels = model(torch.tensor(pictures.values)).argmax(1)
     network = NoisyNetwork(model, {} if noise is None else {EFFICIENTNET_LAYER: noise})
-    conditions = [Clean(), Modified("motion_blur", 3), PGD(EFFICIENTNET_EPSILON, scale.n_steps, 5)]
     labelled = xr.DataArray(labels.numpy(), dims="stimulus", coords={"stimulus": pictures["stimulus"].values})
-    return _evaluated(network, pictures, labelled, conditions, seed)
+    return _evaluated(network, pictures, labelled, _pgd(EFFICIENTNET_EPSILON, scale.n_steps, 5), seed)
+
+
+def _pgd(epsilon: float, n_steps: int, n_draws: int) -> Attack:
+    return Attack("pgd", epsilon, step=epsilon / 4, n_steps=n_steps, n_restarts=1, n_draws=n_draws)
 
 
 def _evaluated(
-    network: NoisyNetwork, images: xr.DataArray, labels: xr.DataArray, conditions: list, seed: int
-) -> xr.DataArray:
-    """Conditions by name, as strengths differ between networks; stimuli by number."""
-    correct = robustness.evaluate(network, images, labels, conditions, rng=seed)
-    names = [str(name) for name in correct["modification"].values]
-    kept = correct.drop_vars(["strength", "modification", "stimulus"], errors="ignore")
-    return kept.assign_coords(condition=names, stimulus=np.arange(kept.sizes["stimulus"]))
+    network: NoisyNetwork, images: xr.DataArray, labels: xr.DataArray, attack: Attack, seed: int
+) -> xr.Dataset:
+    """On clean, blurred and attacked images; stimuli by number."""
+    blurred = [Modified("motion_blur", 3)]
+    options = {"modifications": blurred, "attacks": [attack], "draws": [1, N_PREDICTIONS]}
+    result = robustness.evaluate({"": network}, images, labels, seeds=[seed], **options)
+    kept = result[RESULTS].isel(noise=0, seed=0).drop_vars(["noise", "layer", "trace", "source", "matched_by", "seed"])
+    return kept.assign_coords(draw_seed=[0], stimulus=np.arange(kept.sizes["stimulus"]))
 
 
 def _beside_its_source(
@@ -303,10 +307,14 @@ def _curve(responses: xr.DataArray) -> xr.Dataset:
     )
 
 
-def _accuracy(correct: xr.DataArray, seed: int) -> xr.Dataset:
-    """With intervals over training seeds and images, at each trace."""
-    ordered = correct.transpose("trace", "seed", "noise", "condition", "stimulus")
-    return xr.concat([robustness.summarise(one, rng=seed) for one in ordered], dim="trace")
+def _accuracy(tested: xr.Dataset) -> xr.Dataset:
+    """With intervals over training seeds and images, at each trace; conditions by name, as strengths differ between
+    networks."""
+    at_each = [robustness.summarise(tested.sel(trace=trace)) for trace in tested["trace"].values]
+    accuracy = xr.concat(at_each, dim="trace").sel(measure=f"ensemble of {N_PREDICTIONS}", drop=True)
+    names = accuracy["modification"].values
+    of_conditions = [name for name, coord in accuracy.coords.items() if coord.dims == ("condition",)]
+    return accuracy.drop_vars([*of_conditions, "noisy"]).assign_coords(condition=names)
 
 
 def _at_equal_clean_accuracy(results: xr.Dataset) -> xr.Dataset:

@@ -6,7 +6,7 @@ Submodules and the most used names load when they are first touched, so that imp
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _PUBLIC = {
     "covariance": ("Covariance", "Dense", "Diagonal", "GainModulated", "Kronecker", "LowRankPlusDiagonal"),

@@ -9,6 +9,7 @@ import typer
 from neurovar.catalogue.commands import app as datasets
 from neurovar.catalogue.commands import compare, describe
 from neurovar.catalogue.networks import layers
+from neurovar.catalogue.robustness import robustness
 from neurovar.catalogue.transplanting import transplant
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app.command()(describe)
 app.command()(compare)
 app.command()(layers)
 app.command()(transplant)
+app.command()(robustness)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,8 +8,7 @@ import torch
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor, nn
 
-from neurovar import attacks
-from neurovar.attacks import expected_loss, fgm, pgd
+from neurovar.attacks import Objective, expected_loss, fgm, pgd
 from neurovar.covariance import Diagonal
 from neurovar.training import train
 
@@ -244,16 +243,17 @@ def test_restarts_are_chosen_by_the_mean_of_ten_draws_or_more(
     n_draws: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choices: list[int] = []
+    logits = Objective.logits
 
-    def watched(model: nn.Module, images: Tensor, labels: Tensor, noises: object, n: int, g: torch.Generator) -> Tensor:
+    def watched(self: Objective, images: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            choices.append(n)
-        return expected_loss(model, images, labels, noises, n, g)
+            choices.append(self.n_draws)
+        return logits(self, images)
 
-    monkeypatch.setattr(attacks, "expected_loss", watched)
+    monkeypatch.setattr(Objective, "logits", watched)
     arguments = {"epsilon": 0.4, "step": 0.1, "n_steps": 2, "n_draws": n_draws, "n_restarts": 3}
     pgd(tanh_network(), *batch(), noises={"1": Diagonal.isotropic(HIDDEN)}, generator=generator(), **arguments)
-    assert choices == [expected] * 3
+    assert choices == [expected] * 6  # the best iterate and the last one of each restart
 
 
 def test_many_steps_beat_one() -> None:
@@ -295,7 +295,14 @@ class Stepwise(nn.Module):
     """Logits that a gradient cannot see through."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1).round()[:, :2] * 0 + x.new_tensor([0.0, 1.0])
+        return x.flatten(1).round()[:, :2] * 0 + x.new_tensor([0.0, 2.0])
+
+
+class RootOfZero(nn.Module):
+    """Finite logits with a gradient of 0 · ∞."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + (0 * z).sqrt()
 
 
 class Detached(nn.Module):
@@ -333,10 +340,16 @@ def simple() -> tuple[nn.Module, Tensor, Tensor]:
         ({"labels": torch.tensor([0.0, 1, 0])}, r"expected 3 int64 labels, got torch\.float32"),
         ({"labels": torch.tensor([0, 1, 2])}, "expected labels from 0 to 1, got 0 to 2"),
         ({"labels": torch.tensor([0, 1, -1])}, "expected labels from 0 to 1, got -1 to 1"),
-        ({"epsilon": 0.0}, "expected epsilon above 0, got 0.0"),
-        ({"epsilon": float("nan")}, "expected epsilon above 0, got nan"),
-        ({"model": simple()[0].train()}, r"expected a model in eval mode, got training mode; call model\.eval"),
-        ({"model": Stepwise().eval()}, "expected finite gradients that are not all zero, got NaN, infinity or only"),
+        ({"epsilon": 0.0}, "expected epsilon above 0 and finite, got 0.0"),
+        ({"epsilon": float("nan")}, "expected epsilon above 0 and finite, got nan"),
+        (
+            {"model": simple()[0].train()},
+            r"expected a model in eval mode, got the model in training mode; call model\.eval",
+        ),
+        (
+            {"model": Stepwise().eval()},
+            "expected gradients that are not all zero, got only zeros for 3 of 3 images: a layer that is not",
+        ),
         ({"model": Detached().eval()}, "expected logits that depend on the images through a gradient, got none"),
         ({"model": Detached().eval().requires_grad_(False)}, "through a gradient, got none"),
         ({"n_draws": 5}, "expected at least 1 draw, and 1 without noise, got 5"),
@@ -353,8 +366,8 @@ def test_bad_input_is_named(attack: str, changes: dict, match: str) -> None:
 
 def test_a_gradient_that_is_not_finite_is_named() -> None:
     model, images, labels = simple()
-    model[1].weight.data.fill_(torch.inf)
-    with pytest.raises(ValueError, match="expected finite gradients that are not all zero"):
+    model.append(RootOfZero().eval())
+    with pytest.raises(ValueError, match="expected finite gradients, got NaN or infinity for 3 of 3 images"):
         call("fgm", model, images, labels)
 
 

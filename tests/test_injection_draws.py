@@ -25,6 +25,18 @@ def test_multiplicative_noise_is_a_fraction_of_the_activation() -> None:
     torch.testing.assert_close(drawn, x * noise.sample((20_000,), generator=generator()))
 
 
+def test_the_gradient_of_multiplicative_noise_passes_through_both_the_signal_and_its_factor() -> None:
+    """dy/dx = 1 + e; an attack through it would else see a network without noise."""
+    x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], requires_grad=True)
+    with inject(
+        identity(), {"1": covariances(4)["dense"]}, generator=generator(), multiplicative=True, draws=5
+    ) as noisy:
+        y = noisy(x)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, (y / x).detach().sum(0, keepdim=True))
+    assert (x.grad - 5).abs().min() > 0.01
+
+
 def test_small_multiplicative_noise_survives_half_precision() -> None:
     """1 + e alone would round to 1 where e is below 1/256."""
     x = torch.full((1, 1000), 100.0, dtype=torch.bfloat16)

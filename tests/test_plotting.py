@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from neurovar import plotting
-from neurovar.plotting._accuracy import _noise_styles
+from neurovar.plotting._accuracy import noise_styles
 from neurovar.plotting._systems import _system_styles
 
 SYSTEMS = ["V4", "_blocks.4", "_conv_head"]
@@ -224,7 +224,7 @@ def test_each_noise_has_its_own_look_everywhere(summary: xr.Dataset) -> None:
 
 
 def test_controls_share_the_colour_of_their_family_and_new_families_get_one() -> None:
-    looks = _noise_styles(["v4", "v4_rotated", "v1", "v1_diagonal", "mouse"])
+    looks = noise_styles(["v4", "v4_rotated", "v1", "v1_diagonal", "mouse"])
     colors = {name: look["color"] for name, look in looks.items()}
     assert colors["v4"] == colors["v4_rotated"]
     assert colors["v1"] == colors["v1_diagonal"]
@@ -235,7 +235,7 @@ def test_controls_share_the_colour_of_their_family_and_new_families_get_one() ->
     ("condition", "strength", "column", "label"),
     [
         ("clean", 0.0, 0, "accuracy, clean images"),
-        ("pgd", 0.1, 1, "accuracy, PGD ε 0.1"),
+        ("pgd", 0.1, 1, "accuracy, PGD ε=0.1"),
         ("motion_blur", 5, 4, "accuracy, motion blur 5"),
     ],
 )

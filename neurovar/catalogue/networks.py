@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from rich.table import Table
     from torch import nn
@@ -38,8 +40,10 @@ def layers(model: Model, input_: Input = None) -> None:
     say(f"{model}: {n_parameters:,} parameters; input {shown}; {usable} of {len(listed)} layers can be recorded")
 
 
-def open_network(model: str, input_: str | None) -> "tuple[nn.Module, tuple[int, ...]]":
-    """The network, and the shape of one input."""
+def open_network(
+    model: str, input_: str | None, *, weights: "Path | None" = None
+) -> "tuple[nn.Module, tuple[int, ...]]":
+    """The network, with the parameters of a file where one is given, and the shape of one input."""
     import os
     import sys
 
@@ -47,7 +51,7 @@ def open_network(model: str, input_: str | None) -> "tuple[nn.Module, tuple[int,
 
     sys.path.append(os.getcwd())  # for a network of one's own; what is installed comes first
     shape = None if input_ is None else _shape(input_)
-    network = networks.load(model)
+    network = networks.load(model, weights=weights)
     shape = shape or networks.input_shape(model, network)
     if shape is None:
         raise ValueError(f"expected the shape of an input of {model}, got none: --input 3,224,224")

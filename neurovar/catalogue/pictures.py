@@ -11,6 +11,8 @@ from neurovar.activations import IMAGE_DIMS
 from neurovar.catalogue.opening import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+LABELLED = ("fashion_mnist", "digits")
+"""Public sources whose images have classes."""
 MOST_PIXELS = 1 << 26
 """Of one image that is read; larger ones are refused."""
 
@@ -42,6 +44,35 @@ def open_images(what: str, *, session: str | None = None) -> xr.DataArray:
     )
 
 
+def open_labelled(what: str) -> xr.Dataset:
+    """Images as `open_images` has them and `labels` (stimulus), int64 from 0: what a classifier is tested on.
+
+    Parameters
+    ----------
+    what : "fashion_mnist" or "digits", of which it is the test images; or an .npz with the arrays `images`, as an .npy
+        has them, and `labels`.
+
+    Raises
+    ------
+    UsageError : if there is neither.
+    ValueError : if a file is not what it should be.
+    """
+    import neurovar_datasets
+    from neurovar_datasets import _read
+
+    if what in LABELLED:
+        return getattr(neurovar_datasets, what).load("test")[["images", "labels"]]
+    path = Path(what)
+    if path.suffix != ".npz" or not path.is_file():
+        raise UsageError(f"{what}: expected images with labels: {', '.join(LABELLED)}, or an .npz file, with --images")
+    arrays = _read.npz(path, ("images", "labels"))
+    images, labels = _labelled(_in_range(arrays["images"], path)), arrays["labels"]
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        got = f"{labels.dtype} {labels.shape}"
+        raise ValueError(f"{path}: expected {len(images)} labels, integers from 0, for as many images, got {got}")
+    return xr.Dataset({"images": images, "labels": ("stimulus", labels.astype(np.int64))})
+
+
 def as_input(images: xr.DataArray, shape: tuple[int, ...]) -> xr.DataArray:
     """Resized to `shape` (channel, row, column), bilinearly; colours averaged to grey, or grey repeated."""
     channels, *size = shape
@@ -61,7 +92,7 @@ def _of_source(name: str, session: str | None) -> xr.DataArray:
     module = getattr(neurovar_datasets, name)
     if hasattr(module, "images"):
         return module.images(session=session)
-    loaded = module.load("test") if name in ("digits", "fashion_mnist") else None
+    loaded = module.load("test") if name in LABELLED else None
     if loaded is None:
         raise UsageError(f"expected a source with images, got {name}, which has none: give some with --images")
     return loaded["images"]

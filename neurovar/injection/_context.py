@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from neurovar.covariance import Covariance
+from neurovar.covariance import Covariance, Sampler
 from neurovar.injection._hooks import Injection, Options, When, is_learned
 
 
 @contextmanager
 def inject(
     model: nn.Module,
-    noises: Mapping[str, Covariance],
+    noises: Mapping[str, Covariance | Sampler],
     *,
     generator: torch.Generator,
     draws: int = 1,
@@ -39,10 +39,12 @@ def inject(
 
     Parameters
     ----------
-    noises : layer name → covariance over the layer's units. Empty: no noise.
+    noises : layer name → covariance over the layer's units, or a `Sampler` of one, which hands out its own draws: small
+        batches of `Dense` noise are cheaper from blocks. Empty: no noise.
     generator : source of all draws.
     draws : with K > 1, the batch is repeated K times at the first noisy layer, so that the layers before it run once;
-        the model then returns K·batch rows, all images of draw 1 first: `logits.view(K, batch, -1)`.
+        the model then returns K·batch rows, all images of draw 1 first: `logits.view(K, batch, -1)`. A residual
+        connection around that layer would bring fewer rows: name the block that contains the sum.
     multiplicative : e is a fraction of the layer's output.
     fixed : the same random numbers in every forward pass until the context ends: one e for each draw and position in
         the batch, of which the first pass has the most. Noise that depends on the state, or is learned, changes as
@@ -62,7 +64,8 @@ def inject(
     ValueError : for an unknown layer (listing the near ones), a covariance of the wrong size, a layer that fires more
         than once, not at all, or outside a forward pass of `model`, an output that is not floating point, several draws
         without noise or with noise on parallel branches, an odd number of antithetic draws, a batch that is larger
-        than the first under a fixed draw, or learned noise that gets no gradient in train mode.
+        than the first under a fixed draw, fixed or antithetic draws from a sampler, or learned noise that gets no
+        gradient in train mode.
 
     References
     ----------
@@ -80,6 +83,8 @@ def inject(
     torch.Size([20, 1])
     """
     options = Options(draws, multiplicative, fixed, antithetic, when)
+    if (fixed or antithetic) and any(isinstance(noise, Sampler) for noise in noises.values()):
+        raise ValueError("expected fixed or antithetic draws from covariances, got a sampler, which has its own")
     injection = _Context(options, {name: _Given(noise) for name, noise in noises.items()}, generator)
     if fixed:
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
@@ -105,10 +110,13 @@ class _Context(Injection):
 class _Given:
     """A covariance, moved to a device once, because a copy is factorised anew."""
 
-    def __init__(self, noise: Covariance) -> None:
-        self.noise, self.moved = noise, {noise.device: noise}
+    def __init__(self, noise: Covariance | Sampler) -> None:
+        self.noise = noise
+        self.moved = {} if isinstance(noise, Sampler) else {noise.device: noise}
 
-    def __call__(self, device: torch.device) -> Covariance:
+    def __call__(self, device: torch.device) -> Covariance | Sampler:
+        if isinstance(self.noise, Sampler):
+            return self.noise
         if device in self.moved:
             return self.moved[device]
         if is_learned(self.noise):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from neurovar import _layers
-from neurovar.covariance import Covariance
+from neurovar.covariance import Covariance, Sampler
 from neurovar.injection._layer import activation, batch_axis, repeated, with_activation
 
 When = Literal["train", "eval", "both"]
-Source = Callable[[torch.device], Covariance]
+Source = Callable[[torch.device], Covariance | Sampler]
 CELL = "; a cell fires at every time step: use nn.RNN, nn.GRU or nn.LSTM, or collect its states and name that layer"
 SHARED = "; give each of its places a module of its own, or name a layer that fires once"
 
@@ -140,8 +140,17 @@ class Layer:
             )
         under_way.rows[self.name] = rows
 
-    def _noisy(self, noise: Covariance, signal: Tensor, under_way: Pass) -> Tensor:
+    def _noisy(self, noise: Covariance | Sampler, signal: Tensor, under_way: Pass) -> Tensor:
         """signal (row, …) with noise."""
+        if isinstance(noise, Sampler):
+            added = noise.draw((len(signal),)).to(signal.device)
+        else:
+            added = self._drawn(noise, signal, under_way)
+        added = added.to(signal.dtype).reshape(signal.shape)
+        return torch.addcmul(signal, signal, added) if self.injection.options.multiplicative else signal + added
+
+    def _drawn(self, noise: Covariance, signal: Tensor, under_way: Pass) -> Tensor:
+        """A draw for each row of the signal (row, unit)."""
         learned = is_learned(noise)
         if learned and under_way.training and not torch.is_grad_enabled():
             raise ValueError(
@@ -155,8 +164,7 @@ class Layer:
                 f"expected a gradient to the learned noise of layer {self.name!r}, got draws of "
                 f"{type(noise).__name__} without one"
             )
-        added = added.to(signal.dtype).reshape(signal.shape)
-        return torch.addcmul(signal, signal, added) if self.injection.options.multiplicative else signal + added
+        return added
 
     def _sample(self, noise: Covariance, states: Tensor, generator: torch.Generator) -> Tensor:
         """A draw for each row of states (draw · image, unit)."""

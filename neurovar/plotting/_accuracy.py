@@ -26,9 +26,17 @@ from neurovar.plotting._style import (
     style,
 )
 
-_FAMILY_COLORS = {"none": BLACK, "isotropic": GREEN, "v4": VERMILION, "pgd": BLUE}
+_FAMILIES: dict[str, Look] = {
+    "none": {"color": BLACK, "marker": "o"},
+    "isotropic": {"color": GREEN, "marker": "P"},
+    "v4": {"color": VERMILION, "marker": "v"},
+    "pgd": {"color": BLUE, "marker": "D"},
+}
 _SPARE_COLORS = (PURPLE, ORANGE, SKY)
+_SPARE_MARKERS = ("X", "d", "<", ">", "p", "h", "*")
 _ATTACKS = ("fgm", "pgd")
+"""Attacks of a summary that does not say which conditions are."""
+_LOSSES = {"cross_entropy": "CE", "dlr": "DLR", "targeted_dlr": "targeted DLR"}
 
 
 @style()
@@ -57,12 +65,12 @@ def plot_accuracy(summary: xr.Dataset, ax: Axes, *, condition: str) -> None:
     """
     rows = _by_strength(summary, condition)
     strength = rows["strength"].values
-    for index, (noise, look) in enumerate(_noise_styles(rows["noise"].values).items()):
+    for index, (noise, look) in enumerate(noise_styles(rows["noise"].values).items()):
         row = rows.isel(noise=index)
         ax.fill_between(strength, row["low"], row["high"], color=look["color"], alpha=0.12, linewidth=0)
-        ax.plot(strength, row["accuracy"].values, label=readable(noise), **look)
-    name = readable(condition)
-    ax.set_xlabel(f"{name} ε (L∞, pixels 0–1)" if condition in _ATTACKS else f"{name} strength")
+        ax.plot(strength, row["accuracy"].values, label=readable(noise), clip_on=False, **look)
+    ax.set_xlabel(_axis_name(rows, condition))
+    ax.locator_params(axis="x", nbins=5)
     ax.set(ylabel="accuracy (fraction correct)", ylim=(0, 1))
     note(ax, "bands: 95 % interval")
 
@@ -95,13 +103,13 @@ def plot_accuracy_bars(summary: xr.Dataset, ax: Axes, *, condition: str, strengt
         strengths = ", ".join(f"{value:g}" for value in rows["strength"].values)
         raise ValueError(f"expected a strength of {condition} among {strengths}, got {strength:g}")
     column = rows.isel(condition=chosen[0])
-    styles = _noise_styles(column["noise"].values)
+    styles = noise_styles(column["noise"].values)
     for y, look in enumerate(styles.values()):
         row, color = column.isel(noise=y), look["color"]
         ax.hlines([y], float(row["low"]), float(row["high"]), color=color)
         ax.plot([float(row["accuracy"])], [y], color=color, marker=look["marker"], linestyle="none")
     ax.set_yticks(range(len(styles)), [readable(noise) for noise in styles])
-    ax.set(ylim=(len(styles) - 0.5, -0.5), xlabel=f"accuracy, {_condition_name(condition, strength)}")
+    ax.set(ylim=(len(styles) - 0.5, -0.5), xlabel=f"accuracy, {condition_name(column)}")
     ax.grid(axis="x", color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
     note(ax, "bars: 95 % interval")
@@ -112,26 +120,62 @@ def _by_strength(summary: xr.Dataset, condition: str) -> xr.Dataset:
     require(summary, "noise", "modification", "strength", "accuracy", "low", "high")
     modification = summary["modification"].values
     choose("condition", condition, dict.fromkeys(modification))
+    if set(summary["accuracy"].dims) != {"noise", "condition"}:
+        raise ValueError(
+            f"expected accuracy (noise, condition), got {summary['accuracy'].dims}: select one of the others"
+        )
     strength = np.where(modification == "clean", 0.0, summary["strength"].values)
     wanted = modification == condition
     if not np.any(strength[wanted] == 0):
         wanted = wanted | (modification == "clean")
     rows = summary.assign_coords(strength=("condition", strength)).isel(condition=np.flatnonzero(wanted))
+    if len(np.unique(rows["strength"])) < rows.sizes["condition"]:
+        raise ValueError(f"expected one condition of {condition} at each strength, got several: select those to draw")
     return rows.isel(condition=np.argsort(rows["strength"].values))
 
 
-def _noise_styles(noises: Iterable[str]) -> dict[str, Look]:
-    """Colour by where the noise comes from, line and marker by which control of it this is."""
+def noise_styles(noises: Iterable[str]) -> dict[str, Look]:
+    """Colour and marker by where the noise comes from; line and marker by which control of it this is."""
     split = {str(noise): family_and_control(str(noise)) for noise in noises}
-    unknown = dict.fromkeys(family for family, _ in split.values() if family not in _FAMILY_COLORS)
-    colors = _FAMILY_COLORS | dict(zip(unknown, cycle(_SPARE_COLORS)))
-    plain = {"linestyle": "-", "marker": "o"}
-    return {
-        noise: {"color": colors[family], **CONTROLS.get(control, plain)} for noise, (family, control) in split.items()
-    }
+    unknown = dict.fromkeys(family for family, _ in split.values() if family not in _FAMILIES)
+    spare = (dict(zip(("color", "marker"), pair)) for pair in zip(cycle(_SPARE_COLORS), cycle(_SPARE_MARKERS)))
+    looks: dict[str, Look] = _FAMILIES | dict(zip(unknown, spare))
+    plain = {"linestyle": "-"}
+    return {noise: plain | looks[family] | CONTROLS.get(control, {}) for noise, (family, control) in split.items()}
 
 
-def _condition_name(condition: str, strength: float) -> str:
-    if condition == "clean":
+def condition_name(row: xr.Dataset | xr.DataArray) -> str:
+    """Of one condition, for people: "APGD DLR ε=0.1", "motion blur 3"; how hard an attack tries is left out."""
+    name, strength = str(row["modification"].item()), float(row["strength"])
+    if name == "clean":
         return "clean images"
-    return f"{readable(condition)} {'ε ' if condition in _ATTACKS else ''}{strength:g}"
+    if not _is_attack(row):
+        return f"{readable(name)} {strength:g}"
+    loss = str(row["loss"].item()) if "loss" in row.coords else ""
+    norm = _norm(row)
+    gradient = str(row["gradient"].item()) if "gradient" in row.coords else ""
+    follows = "" if gradient in ("averaged", "none") else readable(gradient)
+    parts = [
+        readable(name),
+        _LOSSES.get(loss, readable(loss)),
+        f"ε={strength:g}",
+        norm if norm != "L∞" else "",
+        follows,
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _axis_name(rows: xr.Dataset, condition: str) -> str:
+    """What the strengths of a condition are."""
+    one = rows.isel(condition=np.flatnonzero(rows["modification"].values == condition)[0])
+    if _is_attack(one):
+        return f"{readable(condition)} ε ({_norm(one)}, pixels 0–1)"
+    return f"{readable(condition)} strength"
+
+
+def _is_attack(row: xr.Dataset | xr.DataArray) -> bool:
+    return row["kind"].item() == "attack" if "kind" in row.coords else row["modification"].item() in _ATTACKS
+
+
+def _norm(row: xr.Dataset | xr.DataArray) -> str:
+    return {"l2": "L2"}.get(str(row["norm"].item()), "L∞") if "norm" in row.coords else "L∞"

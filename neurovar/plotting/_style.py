@@ -22,7 +22,7 @@ PALE = "#E4E4E4"
 Look = dict[str, Any]
 
 CONTROLS = {"diagonal": {"linestyle": "--", "marker": "s"}, "rotated": {"linestyle": ":", "marker": "^"}}
-_NAMES = {"none": "no noise", "v4": "V4", "pgd": "PGD", "fgm": "FGM"}
+_NAMES = {"none": "no noise", "v4": "V4", "pgd": "PGD", "fgm": "FGM", "apgd": "APGD", "square": "Square"}
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",

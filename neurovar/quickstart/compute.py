@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from neurovar import activations, comparison, estimation, pretrained, robustness, transplant
 from neurovar.attacks import pgd
 from neurovar.covariance import Covariance
-from neurovar.modifications import MODIFICATIONS, modify
+from neurovar.modifications import modify
 from neurovar.quickstart.inputs import N_UNITS, Inputs
 from neurovar.responses import align, center_repeats, drop_constant
-from neurovar.robustness import PGD, Clean, Condition, Modified, NoisyNetwork
+from neurovar.robustness import Attack, Modified, NoisyNetwork
 from neurovar.training import halves, retrain, small_network, train
 
 LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
@@ -36,6 +36,9 @@ RANKS = (2, 20)
 TRACE_PER_UNIT = 2.0
 EPSILON = 0.1
 CONTROLS = ("diagonal", "isotropic", "rotated")
+N_PREDICTIONS = 10
+MEASURE = f"ensemble of {N_PREDICTIONS}"
+MODIFICATIONS = ("gaussian_noise", "brightness", "motion_blur")
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,14 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
     table.attrs["constant_units_dropped"] = ", ".join(
         f"{name}: {len(system.attrs.get('dropped_units', ()))}" for name, system in systems.items()
     )
-    correct = transplant_and_test(inputs, rule, scale=scale, seed=seed, n_jobs=n_jobs, progress=progress)
+    tested = transplant_and_test(inputs, rule, scale=scale, seed=seed, n_jobs=n_jobs, progress=progress)
     return Results(
         comparison=table,
         noise_correlation=estimation.noise_correlation(inputs.cortex),
         rule=rule,
-        correct=correct,
-        accuracy=robustness.summarise(correct, rng=seed),
-        differences=robustness.differences(correct, baseline="isotropic", rng=seed),
+        correct=tested["correct"].sel(k=N_PREDICTIONS, drop=True).isel(draw_seed=0, drop=True),
+        accuracy=robustness.summarise(tested).sel(measure=MEASURE, drop=True),
+        differences=robustness.differences(tested, baseline="isotropic").sel(measure=MEASURE, drop=True),
     )
 
 
@@ -149,8 +152,8 @@ def _modified(images: Tensor, generator: torch.Generator, *, name: str, strength
 
 def transplant_and_test(
     inputs: Inputs, rule: transplant.SignalRule, *, scale: Scale, seed: int, n_jobs: int, progress: Progress
-) -> xr.DataArray:
-    """Correctness (seed, noise, condition, stimulus) of the small network, retrained under each noise."""
+) -> xr.Dataset:
+    """What the small network, retrained under each noise, gets right: see `robustness.evaluate`."""
     training = inputs.train.isel(stimulus=slice(scale.n_train))
     test = inputs.test.isel(stimulus=slice(scale.n_test))
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
@@ -160,18 +163,18 @@ def transplant_and_test(
             prepared.append(each)
             advance(1)
     cells = [
-        (base, noise, training, test, scale, s)
+        (base, name, noise, training, test, scale, s)
         for s, (base, noises) in zip(seeds, prepared)
-        for noise in noises.values()
+        for name, noise in noises.items()
     ]
     with _bar(progress, "Retraining under noise, modifications, attacks", len(cells)) as advance:
-        correct = []
+        tested = []
         for cell in _parallel(_test, cells, n_jobs):
-            correct.append(cell)
+            tested.append(cell)
             advance(1)
-    kinds = list(prepared[0][1])
-    rows = [xr.concat(correct[i : i + len(kinds)], dim="noise") for i in range(0, len(correct), len(kinds))]
-    return xr.concat(rows, dim="seed").assign_coords(noise=kinds, seed=seeds)
+    n_kinds = len(prepared[0][1])
+    rows = [xr.concat(tested[i : i + n_kinds], dim="noise") for i in range(0, len(tested), n_kinds)]
+    return xr.concat(rows, dim="seed", coords="minimal", compat="override").assign_coords(seed=seeds)
 
 
 def _prepare(
@@ -217,12 +220,13 @@ def _cortical_noise(
 
 def _test(
     base: nn.Sequential,
+    name: str,
     noise: Covariance | None,
     training: xr.Dataset,
     test: xr.Dataset,
     scale: Scale,
     seed: int,
-) -> xr.DataArray:
+) -> xr.Dataset:
     """Retrain the base network under this noise and see what it gets right."""
     images, labels = _tensors(training)
     with _one_thread():
@@ -236,13 +240,20 @@ def _test(
             generator=torch.Generator().manual_seed(seed),
         )
         network = NoisyNetwork(model, {} if noise is None else {scale.noisy_layer: noise})
-        return robustness.evaluate(network, test["images"], test["labels"], _conditions(scale), rng=seed)
+        tested = robustness.evaluate(
+            {name: network},
+            test["images"],
+            test["labels"],
+            seeds=[seed],
+            modifications=[Modified(kind, strength) for kind in MODIFICATIONS for strength in scale.strengths],
+            attacks=[_attack(EPSILON / 2, scale), _attack(EPSILON, scale)],
+            draws=(1, N_PREDICTIONS),
+        )
+    return tested.assign_coords(draw_seed=[0])  # one for each training seed: they count as one another's
 
 
-def _conditions(scale: Scale) -> list[Condition]:
-    modified = [Modified(name, strength) for name in MODIFICATIONS for strength in scale.strengths]
-    attacked = [PGD(EPSILON / 2 * times, scale.n_steps, scale.n_draws) for times in (1, 2)]
-    return [Clean(), *modified, *attacked]
+def _attack(epsilon: float, scale: Scale) -> Attack:
+    return Attack("pgd", epsilon, step=epsilon / 4, n_draws=scale.n_draws, n_steps=scale.n_steps, n_restarts=1)
 
 
 def _tensors(data: xr.Dataset) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,8 @@ def _tested(inputs: Inputs, results: Results, scale: Scale) -> Iterator[Part]:
         f"""A demonstration at small scale: {scale.n_train} training images, {scale.n_epochs} epochs, {scale.n_seeds}
         seeds, {scale.n_test} test images. One attack with one restart is no proof of robustness (Athalye et al. 2018,
         arXiv:1802.00420): stronger attacks, more draws and baselines of equal clean accuracy have not been run, and the
-        pgd noise was made from the attack that then tests it.""",
+        pgd noise was made from the attack that then tests it. The verdict of the honesty checks:
+        {results.accuracy.attrs["verdict"]}.""",
         None,
         None,
     )

@@ -1,246 +1,220 @@
-"""Accuracy of noisy networks under modifications and attacks, with the correctness of every stimulus kept."""
+"""Whether each stimulus is classified correctly: noises × training seeds × noise seeds × conditions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from joblib import Parallel, delayed, parallel_config
+from torch import nn
 
-from neurovar.attacks import pgd
+from neurovar._provenance import provenance
 from neurovar.covariance import Covariance
-from neurovar.injection import inject
-from neurovar.modifications import modify
+from neurovar.robustness import _networks
+from neurovar.robustness._cell import Cell, Outcome, look, outcome
+from neurovar.robustness._conditions import Attack, Clean, Condition, Modified, coordinates
+from neurovar.robustness._diagnostics import Gradients
+from neurovar.robustness._networks import Networks
+from neurovar.robustness._result import DIMS
 
-
-@dataclass(frozen=True, eq=False)
-class NoisyNetwork:
-    """A classifier and the noise that it carries: {layer: Covariance}, empty for none."""
-
-    model: nn.Module
-    noises: Mapping[str, Covariance] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Clean:
-    """The images as they are."""
-
-    modification: str = "clean"
-    strength: float = 0.0
-
-    def apply(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return images
-
-
-@dataclass(frozen=True)
-class Modified:
-    """A naturalistic modification (`modifications.modify`) at a strength."""
-
-    modification: str
-    strength: int
-
-    def apply(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return modify(images, self.modification, strength=self.strength, generator=generator)
-
-
-@dataclass(frozen=True)
-class PGD:
-    """`attacks.pgd` on the network as it is, its noise on: step ε/4, gradients averaged over `n_draws` fresh draws."""
-
-    strength: float
-    n_steps: int
-    n_draws: int
-    n_restarts: int = 1
-    modification: str = "pgd"
-
-    def apply(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return pgd(
-            network.model,
-            images,
-            labels,
-            epsilon=self.strength,
-            step=self.strength / 4,
-            n_steps=self.n_steps,
-            n_restarts=self.n_restarts,
-            n_draws=self.n_draws if network.noises else 1,
-            noises=network.noises,
-            generator=generator,
-        )
-
-
-Condition = Clean | Modified | PGD
+IMAGE_DIMS = ("stimulus", "channel", "row", "column")
+Advance = Callable[[int], object]
 
 
 def evaluate(
-    network: NoisyNetwork,
+    model: nn.Module | Networks,
     images: xr.DataArray,
     labels: xr.DataArray,
-    conditions: Sequence[Condition],
     *,
-    rng: int,
-    n_draws: int = 10,
+    seeds: Sequence[int],
+    noises: Mapping[str, Mapping[str, Covariance]] | None = None,
+    modifications: Sequence[Modified] = (),
+    attacks: Sequence[Attack] = (),
+    twin: Sequence[nn.Module] | None = None,
+    independent: Sequence[nn.Module] | None = None,
+    draws: Sequence[int] = (1, 10, 100),
     batch_size: int = 50,
-) -> xr.DataArray:
-    """Whether each stimulus is classified correctly under each condition.
+    n_jobs: int = 1,
+    advance: Advance | None = None,
+) -> xr.Dataset:
+    """Which stimuli are classified correctly: by each noise, on clean images, under modifications and under attacks.
 
-    A prediction is the argmax of the logits summed over `n_draws` noisy passes (one pass without noise), on draws that
-    no attack has seen. The modification of an image depends on `rng` and the condition only, not on the network, so
-    that networks are compared on the same images.
+    Every noise seed draws modifications, attacks and predictions anew. Predictions are on draws that no attack has
+    seen. A modified image depends on the noise seed and the condition, not on the network, so that networks are
+    compared on the same images.
 
     Parameters
     ----------
-    images : DataArray (stimulus, channel, row, column), float32 in [0, 1]; labels : DataArray (stimulus), int64.
-    rng : an integer seed.
+    model : one classifier, which each of `noises` is put into; or networks that were trained with their noise,
+        {name: NoisyNetwork}, with a list of them, one a training seed, in place of each where there are several.
+    images : DataArray (stimulus, channel, row, column), floats in [0, 1], of the model's dtype.
+    labels : DataArray (stimulus), integers.
+    seeds : noise seeds; at least 2 for intervals that cover the noise of attacks and predictions.
+    noises : {name: {layer: Covariance}}; an empty one for none.
+    modifications, attacks : conditions, beside the clean images, which always are the first.
+    twin, independent : for attacks with these gradients: networks without noise, one a training seed. Where they are
+        not given: the twin is the same training seed's network among those given that has no noise, or `model` itself;
+        the independent network is the twin of the next training seed, where there are several.
+    draws : numbers k of draws that a prediction takes.
+    batch_size : images attacked at once. Random attacks on other batches draw other numbers; predictions and
+        modifications do not depend on it.
+    n_jobs : worker processes of one thread each; the result does not depend on their number.
+    advance : called with 1 after each cell of noise × training seed × noise seed × condition.
 
     Returns
     -------
-    DataArray (condition, stimulus), bool, with coordinates `modification` and `strength` on condition
+    Dataset over noise, seed (training), draw_seed, condition, stimulus, k:
+        `correct` (…, k), whether the argmax of the logits summed over the first k draws is right;
+        `hits`, how many of the most draws are right by themselves; `survived` (…, k), right in each of the first k;
+        `ran` (noise, seed, draw_seed, condition), False for an attack that could not be run, where the others are
+        False and 0 and `summarise` gives NaN;
+        `gradient_snr` and `zero_gradients` (noise, seed, draw_seed), of one draw at clean images: ‖E g‖² / tr Cov(g),
+        and the fraction of images whose gradient is exactly zero; NaN without an attack that takes gradients.
+    coords on condition: `kind`, `modification`, `strength`, `norm`, `loss`, `gradient`, `protocol`, `n_draws`,
+        `n_steps`, `n_restarts`, `n_queries`, `step`; on noise: `noisy`, `layer`, `trace` (of all layers, mean over
+        training seeds), `source`, `matched_by`. attrs: `warnings`, `n_classes`, `batch_size` and provenance.
+
+    A network without noise has the same values for every k.
 
     Raises
     ------
-    ValueError : for images or labels of the wrong form, no condition, or a model in training mode.
+    ValueError : images or labels of the wrong form, dtype or range, a model in training mode, logits that are
+        probabilities or not finite, noise that does not change the logits, a network that is random by itself, no
+        seeds, equal conditions, numbers of networks that differ, or an attack's own errors.
 
     References
     ----------
-    Preble et al. 2026, arXiv:2606.13801 (prediction from 10 passes)
+    Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramèr et al. 2020, arXiv:2002.08347
 
     Examples
     --------
     >>> from neurovar.training import small_network
-    >>> images = xr.DataArray(np.zeros((3, 1, 28, 28), np.float32), dims=("stimulus", "channel", "row", "column"))
+    >>> images = xr.DataArray(np.zeros((3, 1, 28, 28), np.float32), dims=IMAGE_DIMS)
     >>> labels = xr.DataArray(np.zeros(3, int), dims="stimulus")
-    >>> network = NoisyNetwork(small_network(rng=0).eval())
-    >>> evaluate(network, images, labels, [Clean(), Modified("brightness", 3)], rng=0).shape
-    (2, 3)
+    >>> model = small_network(rng=0).eval()
+    >>> result = evaluate(model, images, labels, seeds=[0], modifications=[Modified("brightness", 3)])
+    >>> result["condition"].values.tolist()
+    ['clean', 'brightness 3']
     """
-    _check(images, labels, conditions, n_draws)
-    if network.model.training:
-        raise ValueError("expected a model in eval mode, got training mode; call model.eval()")
-    x, y = torch.tensor(images.values.copy()), torch.tensor(labels.values.astype(np.int64))
-    device = next(network.model.parameters()).device
-    rows = []
-    for index, condition in enumerate(conditions):
-        generators = [_generator(rng, index, use) for use in (0, 1)]
-        correct = []
-        for batch, target in zip(x.to(device).split(batch_size), y.to(device).split(batch_size)):
-            shown = condition.apply(network, batch, target, generators[0])
-            correct.append(_predict(network, shown, n_draws, generators[1]) == target)
-        rows.append(torch.cat(correct).cpu().numpy())
-    coords = {
-        "modification": ("condition", [c.modification for c in conditions]),
-        "strength": ("condition", [float(c.strength) for c in conditions]),
-        **({"stimulus": images["stimulus"].values} if "stimulus" in images.coords else {}),
-    }
-    return xr.DataArray(np.stack(rows), dims=("condition", "stimulus"), coords=coords, name="correct")
+    networks = _networks.by_name(model, noises)
+    conditions: list[Condition] = [Clean(), *modifications, *attacks]
+    coords = coordinates(conditions)
+    _check(images, labels, seeds, draws, batch_size)
+    x, y = images.values, labels.values.astype(np.int64)
+    n_classes = _networks.check_all(networks, x, y)
+    others = _networks.without_noise(networks, twin, independent)
+    groups = [(name, i, seed) for name in networks for i in range(len(networks[name])) for seed in seeds]
+    cells = [
+        Cell(networks[name][i], _followed(condition, others, i), x, y, condition, seed, sorted(draws), batch_size)
+        for (name, i, seed), condition in product(groups, conditions)
+    ]
+    looked: list[Gradients] = []
+    if any(isinstance(one, Attack) and one.gradient != "none" for one in attacks):
+        looked = list(_parallel(look, [(networks[name][i], x, y, seed) for name, i, seed in groups], n_jobs))
+    outcomes = []
+    for one in _parallel(outcome, [(cell,) for cell in cells], n_jobs):
+        outcomes.append(one)
+        if advance is not None:
+            advance(1)
+    shape = (len(networks), len(groups) // len(networks) // len(seeds), len(seeds), len(conditions))
+    coords |= _networks.coordinates(networks) | {"seed": range(shape[1]), "draw_seed": list(seeds), "k": sorted(draws)}
+    if "stimulus" in images.coords:
+        coords["stimulus"] = images["stimulus"].values
+    result = _dataset(outcomes, looked, shape).assign_coords(coords)
+    said = [*_said(outcomes, looked, groups, conditions), *_nothing_right(result)]
+    return result.assign_attrs(warnings=said, n_classes=n_classes, batch_size=batch_size, **provenance())
 
 
-def _check(images: xr.DataArray, labels: xr.DataArray, conditions: Sequence[Condition], n_draws: int) -> None:
-    if not conditions or n_draws < 1:
-        raise ValueError(f"expected at least one condition and one draw, got {len(conditions)} and {n_draws}")
-    if images.dims != ("stimulus", "channel", "row", "column") or labels.dims != ("stimulus",):
+def _check(
+    images: xr.DataArray, labels: xr.DataArray, seeds: Sequence[int], draws: Sequence[int], batch_size: int
+) -> None:
+    if not len(seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"expected at least one noise seed, all different, got {list(seeds)}")
+    if not len(draws) or min(draws) < 1 or len(set(draws)) < len(draws) or batch_size < 1:
+        raise ValueError(
+            f"expected numbers of draws ≥ 1, all different, and batch_size ≥ 1, got {list(draws)} and {batch_size}"
+        )
+    if images.dims != IMAGE_DIMS or labels.dims != ("stimulus",):
         raise ValueError(
             f"expected images (stimulus, channel, row, column) and labels (stimulus), got {images.dims}, {labels.dims}"
         )
-    if len(images) != len(labels):
-        raise ValueError(f"expected a label for every image, got {len(labels)} for {len(images)}")
+    if len(images) != len(labels) or not len(images):
+        raise ValueError(
+            f"expected at least one image and a label for every image, got {len(labels)} labels for {len(images)}"
+        )
     if not np.array_equal(images["stimulus"], labels["stimulus"]):
         raise ValueError("expected images and labels with the same stimulus ids in the same order, got others")
-    if images.dtype != np.float32 or labels.dtype.kind not in "iu":
-        raise ValueError(f"expected float32 images and integer labels, got {images.dtype} and {labels.dtype}")
+    if images.dtype.kind != "f" or labels.dtype.kind not in "iu":
+        raise ValueError(f"expected floating-point images and integer labels, got {images.dtype} and {labels.dtype}")
 
 
-def _generator(*key: int) -> torch.Generator:
-    """Seeded by these numbers together, independent of that of any others."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1)
+def _followed(condition: Condition, others: Mapping[str, list[nn.Module | None]], index: int) -> nn.Module | None:
+    """The network without noise that a transfer attack follows."""
+    models = others.get(str(condition.gradient)) if isinstance(condition, Attack) else None
+    return models[index] if models else None
 
 
-def _predict(network: NoisyNetwork, images: Tensor, n_draws: int, generator: torch.Generator) -> Tensor:
-    draws = n_draws if network.noises else 1
-    with torch.no_grad(), inject(network.model, network.noises, generator=generator, draws=draws):
-        logits = network.model(images)
-    return logits.view(draws, len(images), -1).sum(0).argmax(1)
+def _parallel(function: Callable, calls: Sequence[tuple], n_jobs: int) -> Iterator:
+    """The results in order, each call on one thread, here or in a worker process."""
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        yield from Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_alone)(function, call) for call in calls)
 
 
-def summarise(correct: xr.DataArray, *, rng: np.random.Generator | int, n_bootstrap: int = 1000) -> xr.Dataset:
-    """Accuracy of every noise and condition, with 95 % intervals over training seeds and stimuli.
-
-    Parameters
-    ----------
-    correct : DataArray with dims seed, noise, condition, stimulus, bool.
-
-    Returns
-    -------
-    Dataset `accuracy`, `low`, `high` (noise, condition)
-
-    Interval: percentiles of a bootstrap that resamples seeds and, crossed with them, stimuli. With few seeds it
-    understates their spread (by √((n − 1)/n) in standard error).
-
-    Raises
-    ------
-    ValueError : if a dim is missing, or the values are not bool.
-
-    Examples
-    --------
-    >>> correct = xr.DataArray(np.ones((2, 1, 1, 9), bool), dims=("seed", "noise", "condition", "stimulus"))
-    >>> summarise(correct, rng=0).accuracy.item()
-    1.0
-    """
-    values = _in_order(correct)
-    samples = _bootstrap(values, n_bootstrap, rng)
-    return _with_intervals("accuracy", values.mean(("seed", "stimulus")), samples, correct)
+def _alone(function: Callable, call: tuple) -> Any:
+    """On one thread: sums then do not depend on the number of workers, and workers do not compete."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(*call)
+    finally:
+        torch.set_num_threads(before)
 
 
-def differences(
-    correct: xr.DataArray, *, baseline: str, rng: np.random.Generator | int, n_bootstrap: int = 1000
-) -> xr.Dataset:
-    """Accuracy of every noise minus that of the noise `baseline`, paired by seed and stimulus, with 95 % intervals.
+def _dataset(outcomes: Sequence[Outcome], looked: Sequence[Gradients], shape: tuple[int, ...]) -> xr.Dataset:
+    """The variables, from the cells in the order of noise, training seed, noise seed and condition."""
 
-    Parameters, interval and errors as for `summarise`.
+    def together(name: str) -> np.ndarray:
+        values = np.array([getattr(one, name) for one in outcomes])
+        return values.reshape(*shape, *values.shape[1:])
 
-    Returns
-    -------
-    Dataset `difference`, `low`, `high` (noise, condition)
+    def of_gradients(values: list[float]) -> tuple[tuple[str, ...], np.ndarray]:
+        return DIMS[:3], np.array(values or np.full(shape[:3], np.nan)).reshape(shape[:3])
 
-    Examples
-    --------
-    >>> correct = xr.DataArray(np.ones((2, 2, 1, 9), bool), dims=("seed", "noise", "condition", "stimulus"),
-    ...                        coords={"noise": ["none", "v4"]})
-    >>> differences(correct, baseline="none", rng=0).difference.values.ravel()
-    array([0., 0.], dtype=float32)
-    """
-    values = _in_order(correct)
-    if "noise" not in values.coords or baseline not in values["noise"].values:
-        raise ValueError(f"expected a baseline among the noises, got {baseline!r}")
-    paired = values - values.sel(noise=baseline, drop=True)
-    samples = _bootstrap(paired, n_bootstrap, rng)
-    return _with_intervals("difference", paired.mean(("seed", "stimulus")), samples, correct).assign_attrs(
-        baseline=baseline
-    )
-
-
-def _in_order(correct: xr.DataArray) -> xr.DataArray:
-    if set(correct.dims) != {"seed", "noise", "condition", "stimulus"}:
-        raise ValueError(f"expected dims seed, noise, condition and stimulus, got {correct.dims}")
-    if correct.dtype != bool:
-        raise ValueError(f"expected correctness as bool, got {correct.dtype}")
-    return correct.transpose("seed", "noise", "condition", "stimulus").astype(np.float32)
-
-
-def _bootstrap(values: xr.DataArray, n_bootstrap: int, rng: np.random.Generator | int) -> np.ndarray:
-    """Means over resampled seeds, crossed with resampled stimuli: (bootstrap, noise, condition)."""
-    rng = np.random.default_rng(rng)
-    seeds, stimuli = (
-        rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float32) / n
-        for n in (values.sizes["seed"], values.sizes["stimulus"])
-    )
-    return np.einsum("be,enct,bt->bnc", seeds, values.values, stimuli, optimize=True)
-
-
-def _with_intervals(name: str, mean: xr.DataArray, samples: np.ndarray, correct: xr.DataArray) -> xr.Dataset:
-    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-    sizes = f"{correct.sizes['seed']} training seeds × {correct.sizes['stimulus']} stimuli"
     return xr.Dataset(
-        {name: mean, "low": mean.copy(data=low), "high": mean.copy(data=high)},
-        attrs={"interval": f"95 %, bootstrap over {sizes}"},
+        {
+            "correct": ((*DIMS, "k"), together("correct")),
+            "hits": (DIMS, together("hits")),
+            "survived": ((*DIMS, "k"), together("survived")),
+            "ran": (DIMS[:4], together("ran")),
+            "gradient_snr": of_gradients([one.snr for one in looked]),
+            "zero_gradients": of_gradients([float(one.zero.mean()) for one in looked]),
+        }
     )
+
+
+def _said(
+    outcomes: Sequence[Outcome],
+    looked: Sequence[Gradients],
+    groups: Sequence[tuple[str, int, int]],
+    conditions: Sequence[Condition],
+) -> Iterator[str]:
+    """What happened that a reader should know, once for each network."""
+    told = [
+        f"{name}, training seed {index}: {gradients.problem}"
+        for (name, index, _), gradients in zip(groups, looked)
+        if gradients.problem
+    ]
+    for ((name, index, _), condition), one in zip(product(groups, conditions), outcomes):
+        told += [f"{name}, training seed {index}, {condition.label}: {text}" for text in one.said]
+    yield from dict.fromkeys(told)
+
+
+def _nothing_right(result: xr.Dataset) -> Iterator[str]:
+    clean = result["correct"].isel(condition=0, k=-1).any(("draw_seed", "stimulus"))
+    for noise, seed in np.argwhere(~clean.transpose("noise", "seed").values):
+        yield (
+            f"{result['noise'].values[noise]}, training seed {seed}: no clean image is classified correctly, so that "
+            "accuracy under attacks says nothing"
+        )
