@@ -16,7 +16,7 @@ def test_the_code_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert namespace["logits"].shape == (10, 500, 10)
     assert set(namespace["table"].system.values) == {"V4", "blocks.8"}
     assert "noise_correlation" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from neurovar._classifiers import seeded
 from neurovar.covariance import Diagonal
 from neurovar.modifications import modify
 from neurovar.robustness import Attack, Modified, NoisyNetwork, _cell, checklist, evaluate, gradients
+from neurovar.robustness._networks import without_noise
 
 IMAGE_DIMS = ("stimulus", "channel", "row", "column")
 SIZE = 4
@@ -668,7 +669,7 @@ def test_the_checklist_has_what_the_protocol_asks_for() -> None:
     assert {one.gradient for one in pgd} == {"averaged", "off", "fixed", "mean_logits", "twin", "independent"}
     assert {one.name for one in at} == {"apgd", "pgd", "square", "fgm", "random_search"}
     (square,) = (one for one in at if one.name == "square")
-    assert (square.n_queries, square.n_draws, square.gradient) == (5000, 20, "none")
+    assert (square.n_queries, square.n_draws, square.gradient) == (5000, 5, "none")
     assert [one.epsilon for one in conditions if one.epsilon > 0.1] == [0.2, 0.4, 0.8, 1.0]
     assert [one.epsilon for one in checklist([1.0], norm="l2") if one.epsilon > 1] == [2, 4, 8, 16, 32]
     assert len({one.label for one in conditions}) == len(conditions)
@@ -696,3 +697,14 @@ def test_on_a_gpu_the_images_and_the_correctness_are_the_same() -> None:
     assert (on_cpu["correct"] == on_gpu["correct"]).mean() > 0.95
     noisy = evaluate(linear().cuda(), images, labels, noises={"": {"2": Diagonal.isotropic(3)}}, **options)
     assert noisy["ran"].all()
+
+
+def test_the_twin_is_the_network_called_none_and_no_other_defence() -> None:
+    models = {name: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval() for name in ("train_only", "none", "full")}
+    noise = {"0": Diagonal.isotropic(4)}
+    networks = {name: [NoisyNetwork(model, noise if name == "full" else {})] for name, model in models.items()}
+    assert without_noise(networks, None, None)["twin"] == [models["none"]]
+    del networks["none"]
+    assert without_noise(networks, None, None)["twin"] == [models["train_only"]]
+    networks["adversarial"] = [NoisyNetwork(models["none"])]
+    assert without_noise(networks, None, None)["twin"] == [None]

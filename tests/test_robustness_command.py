@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
     Diagonal.isotropic(32, variance=0.01).save(tmp_path / "noise.safetensors")
     monkeypatch.setattr(evaluating, "QUICK", TINY)
+    monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -55,8 +55,8 @@ def evaluate(
     noises : {name: {layer: Covariance}}; an empty one for none.
     modifications, attacks : conditions, beside the clean images, which always are the first.
     twin, independent : for attacks with these gradients: networks without noise, one a training seed. Where they are
-        not given: the twin is the same training seed's network among those given that has no noise, or `model` itself;
-        the independent network is the twin of the next training seed, where there are several.
+        not given: the twin is the same training seed's network called "none", or the only one given that has no noise,
+        or `model` itself; the independent network is the twin of the next training seed, where there are several.
     draws : numbers k of draws that a prediction takes.
     batch_size : images attacked at once. Random attacks on other batches draw other numbers; predictions and
         modifications do not depend on it.

@@ -90,9 +90,11 @@ def without_noise(
     twins: list[Any] = [None] * n_seeds if twin is None else list(twin)
     if twin is None:
         models = {id(several[0].model) for several in networks.values()}
-        free = [several for several in networks.values() if not several[0].noises]
-        if free or len(models) == 1:
-            twins = [one.model for one in (free or list(networks.values()))[0]]
+        free = {name: several for name, several in networks.items() if not several[0].noises}
+        if "none" in free or len(free) == 1:
+            twins = [one.model for one in free.get("none", next(iter(free.values())))]
+        elif len(models) == 1:
+            twins = [one.model for one in next(iter(networks.values()))]
     others: list[Any] = [None] * n_seeds if independent is None else list(independent)
     if independent is None and n_seeds > 1:
         others = [*twins[1:], twins[0]]
