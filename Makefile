@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 QUICKSTART_FLAGS ?=
-TORCH_ONLY = --ignore-glob='tests/test_covariance*' --ignore-glob='neurovar/covariance*' --ignore-glob='tests/test_injection*' --ignore-glob='neurovar/injection*' --ignore-glob='tests/test_learning*' --ignore-glob='neurovar/learning*' --ignore-glob='tests/test_streaming*' --ignore-glob='neurovar/streaming*'
+TORCH_ONLY = --ignore-glob='tests/test_covariance*' --ignore-glob='neurovar/covariance*' --ignore-glob='tests/test_injection*' --ignore-glob='neurovar/injection*' --ignore-glob='tests/test_learning*' --ignore-glob='neurovar/learning*' --ignore-glob='tests/test_streaming*' --ignore-glob='neurovar/streaming*' --ignore-glob='tests/test_attacks*' --ignore-glob='neurovar/attacks*' --ignore-glob='tests/test_modifications*' --ignore-glob='neurovar/modifications*' --ignore-glob='tests/test_training*' --ignore-glob='neurovar/training*'
 FUZZ_FLAGS ?= --files 20000 --seed 0
 PIP_INSTALL = bin/python -m pip install -q --disable-pip-version-check
 
@@ -25,9 +25,9 @@ quickstart: .venv/.current
 test: lint
 	.venv/bin/pytest -n 2 --cov --cov-branch --cov-fail-under=90
 
-# Left out beside the slow tests: what hangs on torch alone, which is the same in both environments.
+# Left out beside the slow tests: what hangs on torch alone, which is the same in both environments, and benchmarks.
 test-brainscore: .venv-brainscore/.current
-	.venv-brainscore/bin/pytest -n 2 -m 'not slow' $(TORCH_ONLY)
+	.venv-brainscore/bin/pytest -n 2 -m 'not slow' --ignore=tests/benchmarks $(TORCH_ONLY)
 
 lint: .venv/.current
 	.venv/bin/ruff check

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
-import dask
-import dask.array as da
 import numpy as np
+import xarray  # noqa: F401 - old versions cannot be imported after dask.array
+from dask import array as da
+from dask import compute, delayed
 
 TILE = 1 << 24
 """Values of a tile: 64 MB of float32."""
@@ -30,7 +31,7 @@ def tiled(values: da.Array, block: Block, finish: Callable[..., np.ndarray], dia
         for j, second in enumerate(parts[i:], start=i):
             # in a partial: dask would compute arguments as a whole, and a tile is to read chunk by chunk
             make = partial(_tile, first, second, block, finish, diagonal if i == j else as_it_is)
-            tile = da.from_delayed(dask.delayed(make, pure=False)(), (first.shape[2], second.shape[2]), _dtype(values))
+            tile = da.from_delayed(delayed(make, pure=False)(), (first.shape[2], second.shape[2]), _dtype(values))
             grid[i][j], grid[j][i] = tile, tile if i == j else tile.T
     return da.block(grid)
 
@@ -53,7 +54,7 @@ def _tile(first: da.Array, second: da.Array, block: Block, finish: Callable, las
     sums: Sums = ()
     for number in range(first.numblocks[0]):
         lazy = [first.blocks[number]] if second is first else [first.blocks[number], second.blocks[number]]
-        chunks = dask.compute(*lazy, scheduler="synchronous")
+        chunks = compute(*lazy, scheduler="synchronous")
         added = block(chunks[0], chunks[-1])
         sums = tuple(total + more for total, more in zip(sums, added)) if sums else added
     return last(finish(*sums))

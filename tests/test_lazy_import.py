@@ -50,3 +50,9 @@ def test_an_unknown_name_is_refused() -> None:
     assert set(dir(neurovar)) == set(neurovar.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'utils'; it has Covariance"):
         _ = neurovar.utils
+
+
+@pytest.mark.parametrize("module", ["neurovar._tiles", "neurovar.spectra"])
+def test_what_a_worker_imports_first_imports_alone(module: str, tmp_path: Path) -> None:
+    """Old xarray cannot be imported after dask.array."""
+    assert module.split(".")[0] in loaded_after(f"import {module}", tmp_path)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import scipy.linalg
 import xarray as xr
 from array_api_compat import array_namespace, device, is_dask_array, is_torch_array, to_device
+from dask import array as da
 
 from neurovar.responses import array_of, repeat_counts, split_kernel
 
