@@ -2,7 +2,7 @@
 
 from neurovar.attacks._apgd import apgd
 from neurovar.attacks._fgm import fgm
-from neurovar.attacks._objective import NO_NOISE, Objective, expected_loss
+from neurovar.attacks._objective import NO_NOISE, GradientError, Objective, expected_loss
 from neurovar.attacks._pgd import pgd
 from neurovar.attacks._protocols import ATTACKS, attack, settings
 from neurovar.attacks._random_search import random_search
@@ -12,6 +12,7 @@ from neurovar.attacks._transfer import transfer
 __all__ = [
     "ATTACKS",
     "NO_NOISE",
+    "GradientError",
     "Objective",
     "apgd",
     "attack",

@@ -18,6 +18,10 @@ NO_NOISE: Mapping[str, Covariance] = {}
 Average = Literal["loss", "logits"]
 
 
+class GradientError(ValueError):
+    """Gradients that no attack can follow: none, not finite, or zero for every image."""
+
+
 class Objective:
     """The loss of each image under noise, and its gradient, over K = `n_draws` draws in every evaluation.
 
@@ -142,13 +146,13 @@ class Objective:
 
     def _checked(self, gradient: Tensor | None) -> Tensor:
         if gradient is None:
-            raise ValueError("expected logits that depend on the images through a gradient, got none")
+            raise GradientError("expected logits that depend on the images through a gradient, got none")
         size = gradient.flatten(1).abs().sum(1)
         smallest, largest = (float(extreme) for extreme in size.aminmax())
         if not largest < float("inf"):
-            raise ValueError(f"expected finite gradients, got NaN or infinity for {_share(~torch.isfinite(size))}")
+            raise GradientError(f"expected finite gradients, got NaN or infinity for {_share(~torch.isfinite(size))}")
         if largest == 0 and not self._seen:
-            raise ValueError(
+            raise GradientError(
                 f"expected gradients that are not all zero, got only zeros for {len(size)} of {len(size)} images: a "
                 "layer that is not differentiable, or logits so far apart that the loss is flat"
             )
@@ -204,7 +208,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) 
 
 def _largest(logits: Tensor, k: int, loss: str) -> Tensor:
     if logits.shape[1] < k:
-        raise ValueError(f"expected at least {k} classes for the loss {loss}, got {logits.shape[1]}")
+        raise GradientError(f"expected at least {k} classes for the loss {loss}, got {logits.shape[1]}")
     return logits.topk(k, dim=1).values
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neurovar.attacks import GradientError
 from neurovar.injection import inject
 from neurovar.robustness._conditions import TRANSFERRED, WITHOUT_NOISE, Attack, Condition
 from neurovar.robustness._diagnostics import Gradients, gradients
@@ -93,9 +94,7 @@ def _shown(cell: Cell, images: Tensor, labels: Tensor) -> Tensor:
     batches = zip(images.split(cell.batch_size), labels.split(cell.batch_size))
     try:
         return torch.cat([condition.shown(*batch, generator, model=model, noises=noises) for batch in batches])
-    except ValueError as error:
-        if "gradient" not in str(error):
-            raise
+    except GradientError as error:
         raise CannotRunError(str(error)) from error
 
 

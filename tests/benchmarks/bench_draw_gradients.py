@@ -34,7 +34,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
+def bench_draw_gradients() -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     model = small_network(rng=0).eval()
@@ -54,7 +54,3 @@ def main() -> None:
         runs = [(cpu_seconds(at_once), cpu_seconds(one_by_one)) for _ in range(N_RUNS)]
         whole, parts = (statistics.median(run[i] for run in runs) for i in (0, 1))
         print(f"{name:9s} {1000 * whole:6.1f} ms at once, {1000 * parts:6.1f} ms one by one: {whole / parts:.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -89,7 +89,7 @@ def cpu_and_wall(work: Callable[[], Tensor]) -> tuple[float, float, Tensor]:
     return time.process_time() - cpu, time.perf_counter() - wall, made
 
 
-def main() -> None:
+def bench_pgd() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     logging.getLogger("art").setLevel(logging.ERROR)
@@ -117,7 +117,3 @@ def main() -> None:
         faster = ", {:.1f} × ({:.1f} × by the clock)".format(*ratios) if ratios else ""
         each = 1000 * cpu[name] / N_IMAGES
         print(f"{name:22s} {each:6.1f} ms an image{faster}; accuracy {right:.3f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
