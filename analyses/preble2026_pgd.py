@@ -174,7 +174,8 @@ def main(
     results = compute(quick=quick, seed=seed, n_jobs=jobs)
     results.to_netcdf(output / "preble2026_pgd.nc", engine="h5netcdf")
     plot(results).savefig(output / "preble2026_pgd.png", dpi=200)
-    typer.echo(results[["accuracy", "low", "high", "published"]].to_dataframe().to_string())
+    columns = ["accuracy", "low", "high", "published"]
+    typer.echo(results[columns].reset_coords(drop=True).to_dataframe().to_string())
 
 
 if __name__ == "__main__":
