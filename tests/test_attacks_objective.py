@@ -320,3 +320,21 @@ def test_what_is_in_order_passes_the_checks_and_costs_no_draw() -> None:
     ):
         checked(model, noises)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_compiled_network_runs_as_written() -> None:
+    """Otherwise the compiler would trace the attack's own operations along."""
+    compiled: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(graph)
+        return graph
+
+    model = small_network(rng=0).eval()
+    images, labels = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    expected, found = (
+        Objective(each, {}, generator=torch.Generator()).value_and_gradient(images, labels)[1]
+        for each in (model, torch.compile(model, backend=backend))
+    )
+    assert torch.equal(found, expected)
+    assert not compiled
