@@ -18,7 +18,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from neurovar_datasets import cowley2023_v4, gokcen2023_v1v2
 
-from neurovar import comparison, plotting
+from neurovar import plotting, statistics
 from neurovar._provenance import provenance
 from neurovar.responses import drop_constant
 
@@ -36,9 +36,9 @@ def recordings() -> dict[str, xr.DataArray]:
 
 def compute(*, quick: bool = False, seed: int = 0, n_jobs: int = 2) -> xr.Dataset:
     """The table of all statistics: (statistic, system)."""
-    table = comparison.compare(
+    table = statistics.compare(
         recordings(),
-        statistics=list(comparison.STATISTICS),
+        statistics=list(statistics.STATISTICS),
         ranks=RANKS,
         n_dims=N_DIMS,
         match=(),
@@ -51,7 +51,7 @@ def compute(*, quick: bool = False, seed: int = 0, n_jobs: int = 2) -> xr.Datase
 
 def plot(results: xr.Dataset) -> Figure:
     """Distributions, curves, spectra and statistics of the three areas."""
-    return plotting.plot_comparison(results, comparison.profiles(recordings(), rng=0))
+    return plotting.plot_comparison(results, statistics.profiles(recordings(), rng=0))
 
 
 def page(results: xr.Dataset) -> str:

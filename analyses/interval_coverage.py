@@ -1,4 +1,4 @@
-"""Do the 95 % intervals of `neurovar.comparison` hold what they should? Units and stimuli are random draws.
+"""Do the 95 % intervals of `neurovar.statistics.comparison` hold what they should? Units and stimuli are random draws.
 
 500 simulated recordings of each kind of noise, 50 units × 100 stimuli × 6 repeats: units with random tuning, rates and
 noise, stimuli with power-law features. Every recording has new units and new stimuli. An interval should hold the mean
@@ -17,7 +17,8 @@ import xarray as xr
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
-from neurovar import comparison, plotting
+import neurovar
+from neurovar import plotting
 from neurovar._provenance import provenance
 from neurovar.responses import DIMS
 
@@ -74,7 +75,7 @@ def _seeds(seed: int, noise: str, n: int) -> list[np.random.SeedSequence]:
 
 def _one(noise: str, seed: np.random.SeedSequence) -> xr.Dataset:
     rng = np.random.default_rng(seed)
-    return comparison.intervals(
+    return neurovar.statistics.intervals(
         recording(noise, rng), ranks=RANKS, n_resamples=N_RESAMPLES, n_splits=N_SPLITS, rng=rng
     ).drop_vars("reason")
 

@@ -24,13 +24,12 @@ from matplotlib.figure import Figure
 from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
-from neurovar import estimation, plotting, robustness
+from neurovar import plotting, robustness, statistics
 from neurovar._provenance import provenance
-from neurovar.attacks import attack
 from neurovar.covariance import Covariance
-from neurovar.robustness import Attack, NoisyNetwork, worst_case
-from neurovar.training import halves, retrain, small_network, train
-from neurovar.transplant import diagonal, isotropic
+from neurovar.networks import halves, retrain, small_network, train
+from neurovar.noise import diagonal, isotropic
+from neurovar.robustness import Attack, NoisyNetwork, attack, worst_case
 
 LAYER, EPSILON, TRACE_PER_UNIT, N_DRAWS, N_PREDICTIONS = "layer1", 0.1, 2.0, 20, 10
 PUBLISHED = {"full": 0.56, "diagonal": 0.48, "isotropic": 0.39, "none": 0.04}
@@ -88,7 +87,7 @@ def _noises(
     front, _ = halves(base, LAYER)
     with torch.no_grad():
         clean, shifted = (torch.cat([front(x) for x in part]) for part in (images.split(250), attacked))
-    noise = estimation.deviation_covariance(clean, shifted, kind="dense", ridge=1e-4)
+    noise = statistics.deviation_covariance(clean, shifted, kind="dense", ridge=1e-4)
     full = noise.scale_to(trace=TRACE_PER_UNIT * noise.n)
     return {"full": full, "diagonal": diagonal(full), "isotropic": isotropic(full), "none": None}
 

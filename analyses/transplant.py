@@ -27,13 +27,13 @@ from neurovar_datasets import cowley2023_v4, fashion_mnist, gokcen2023_v1v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neurovar import activations, comparison, estimation, plotting, pretrained, robustness, spectra, transplant
+import neurovar
+from neurovar import networks, plotting, robustness
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance, Dense, Diagonal, MeanShift
-from neurovar.modifications import modify
+from neurovar.networks import modify, retrain, small_network, train
 from neurovar.responses import drop_constant
 from neurovar.robustness import Attack, Modified, NoisyNetwork
-from neurovar.training import retrain, small_network, train
 
 METHODS: dict[str, dict[str, Any]] = {
     "signal_rule": {},
@@ -42,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "assignment": {"n_factors": 3},
     "gain": {},
 }
-PAIRED = {"readout": transplant.fit_readout, "assignment": transplant.fit_assignment}
+PAIRED = {"readout": neurovar.noise.fit_readout, "assignment": neurovar.noise.fit_assignment}
 RANK, N_DIMS, MOST_DENSE, N_TASK, LEAST_UNITS = 128, 5, 1000, 640, 4
 SAME, ANY = ("isotropic", "mean_shift"), "any"
 EFFICIENTNET_LAYER, EFFICIENTNET_TRACE, EFFICIENTNET_EPSILON = "network._blocks.14", 0.1, 0.5 / 255
@@ -155,7 +155,7 @@ def _small(scale: Scale, seed: int) -> Iterator[Target]:
     shown = data["images"][:N_TASK]
     pictures = _as_input(cowley2023_v4.images(session="210325"))
     for layer in scale.layers:
-        record = partial(activations.record, base, layers=[layer], rng=seed)
+        record = partial(networks.record, base, layers=[layer], rng=seed)
         task = record(shown)
         test = partial(_retrained, base, images, labels, held_out, layer, scale, seed)
         yield Target("small", layer, task, record(pictures), _shift(task, record(_brighter(shown, seed))), 1.0, test)
@@ -163,8 +163,8 @@ def _small(scale: Scale, seed: int) -> Iterator[Target]:
 
 def _efficientnet(scale: Scale, seed: int) -> Iterator[Target]:
     """One layer of EfficientNet-Lite0, on the images that V4 saw."""
-    network, pictures = pretrained.efficientnet_lite0(), cowley2023_v4.images(session="210325")
-    record = partial(activations.record, network, layers=[EFFICIENTNET_LAYER], rng=seed)
+    network, pictures = networks.efficientnet_lite0(), cowley2023_v4.images(session="210325")
+    record = partial(networks.record, network, layers=[EFFICIENTNET_LAYER], rng=seed)
     task = record(pictures)
     shift = _shift(task, record(_brighter(pictures, seed)))
     unit_trace = EFFICIENTNET_TRACE * float(task.values[:, 0].var(axis=0).mean())
@@ -194,7 +194,7 @@ def _noises(
 ) -> Iterator[tuple[tuple[str, str, str], Covariance | None]]:
     """Each noise at a trace of 1 a unit, by (source, method, control); the first ones are the same for all methods."""
     yield ("none", "none", "none"), None
-    same = transplant.with_controls(
+    same = neurovar.noise.with_controls(
         Diagonal.isotropic(target.task.sizes["unit"]), rng=seed, mean_shift=target.shift, only=SAME
     )
     yield from (((ANY, ANY, control), same[control]) for control in SAME)
@@ -206,7 +206,9 @@ def _noises(
                 reasons[f"{name} {method} {target.layer}"] = str(error)
                 continue
             noise = noise.scale_to(trace=noise.n)
-            controls = transplant.with_controls(noise, rng=seed, target=target.task, n_dims=N_DIMS, only=scale.controls)
+            controls = neurovar.noise.with_controls(
+                noise, rng=seed, target=target.task, n_dims=N_DIMS, only=scale.controls
+            )
             yield from (((name, method, control), one) for control, one in controls.items() if control not in SAME)
 
 
@@ -215,8 +217,8 @@ def _transplanted(source: xr.DataArray, target: Target, method: str, options: di
     value: Any = source
     if method in PAIRED:
         value, options = PAIRED[method](source, target.v4, rng=seed, **options), {}
-    noise = transplant.onto(value, target.task, method=method, rng=seed, **options)
-    return transplant.low_rank(noise, rank=RANK) if isinstance(noise, Dense) and noise.n > MOST_DENSE else noise
+    noise = neurovar.noise.onto(value, target.task, method=method, rng=seed, **options)
+    return neurovar.noise.low_rank(noise, rank=RANK) if isinstance(noise, Dense) and noise.n > MOST_DENSE else noise
 
 
 def _tested(test: Callable[[Covariance | None], xr.Dataset], noise: Covariance | None, trace: float) -> xr.Dataset:
@@ -243,7 +245,7 @@ def _retrained(
 
 def _agreement(pictures: xr.DataArray, scale: Scale, seed: int, noise: Covariance | None) -> xr.Dataset:
     """For which pictures EfficientNet-Lite0's prediction is the one that it makes without noise."""
-    model = pretrained.efficientnet_lite0()
+    model = networks.efficientnet_lite0()
     with torch.no_grad():
         labels = model(torch.tensor(pictures.values)).argmax(1)
     network = NoisyNetwork(model, {} if noise is None else {EFFICIENTNET_LAYER: noise})
@@ -278,32 +280,39 @@ def _beside_its_source(
         n_repeats = int(source.notnull().any("unit").sum("repeat").median())
         shown = task.isel(stimulus=slice(source.sizes["stimulus"]))
         options = {"n_repeats": n_repeats, "max_units": source.sizes["unit"], "rng": seed}
-        recorded = drop_constant(transplant.noisy_responses(shown, noise, **options))
+        recorded = drop_constant(neurovar.noise.noisy_responses(shown, noise, **options))
         if recorded.sizes["unit"] > LEAST_UNITS:
             values |= _statistics(recorded, source)
     return xr.Dataset({name: ((), values[name]) for name in names})
 
 
 def _statistics(recorded: xr.DataArray, source: xr.DataArray) -> dict[str, float]:
-    matrix = estimation.noise_correlation(recorded).values
+    matrix = neurovar.statistics.noise_correlation(recorded).values
     pairs = matrix[np.triu_indices(len(matrix), 1)]
-    own, other = (spectra.noise_spectrum(one, method="cvpca", n_splits=3, rng=0) for one in (recorded, source))
+    own, other = (
+        neurovar.statistics.noise_spectrum(one, method="cvpca", n_splits=3, rng=0) for one in (recorded, source)
+    )
     values = {
         "noise_correlation": float(pairs.mean()),
         "correlation_sd": float(pairs.std()),
-        "dimensionality": float(estimation.effective_dimensionality(recorded)),
-        "correlation_distance": comparison.noise_correlation_distance(recorded, source),
-        "spectrum_distance": comparison.spectrum_distance(own, other),
+        "dimensionality": float(neurovar.statistics.effective_dimensionality(recorded)),
+        "correlation_distance": neurovar.statistics.noise_correlation_distance(recorded, source),
+        "spectrum_distance": neurovar.statistics.spectrum_distance(own, other),
     }
     if source.sizes["stimulus"] > 2:
         curves = [_curve(one) for one in (recorded, source)]
-        values |= {"signal_slope": curves[0].attrs["slope"], "curve_distance": comparison.curve_distance(*curves)}
+        values |= {
+            "signal_slope": curves[0].attrs["slope"],
+            "curve_distance": neurovar.statistics.curve_distance(*curves),
+        }
     return values
 
 
 def _curve(responses: xr.DataArray) -> xr.Dataset:
-    return estimation.binned(
-        estimation.pairs(responses), against="signal_correlation", edges=np.linspace(-1, 1, 11).round(1).tolist()
+    return neurovar.statistics.binned(
+        neurovar.statistics.pairs(responses),
+        against="signal_correlation",
+        edges=np.linspace(-1, 1, 11).round(1).tolist(),
     )
 
 

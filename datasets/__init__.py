@@ -10,7 +10,7 @@ from types import ModuleType
 if __name__ == "datasets":
     raise ImportError("this folder is imported as 'neurovar_datasets' (pip install -e .), never as 'datasets'")
 
-from ._source import CorruptDataError, DataUnavailableError, Source
+from neurovar_datasets._fetching.source import CorruptDataError, DataUnavailableError, Source
 
 _MODULES = (
     "allen_visual_coding",

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading import allen as _allen
+from neurovar_datasets._reading.hdf5 import checked, expect, open_hdf5
+from neurovar_datasets._registry.allen_sessions import BRAIN_OBSERVATORY, FUNCTIONAL_CONNECTIVITY
 
-from neurovar.spikes import bin_edges
-
-from . import _allen
-from ._allen_sessions import BRAIN_OBSERVATORY, FUNCTIONAL_CONNECTIVITY
-from ._files import find
-from ._read import checked, expect, open_hdf5
-from ._source import AnyPath, File, Source, choose
+from neurovar.responses import bin_edges
 
 _NO_IMAGES = (
     "Neuropixels files have no images. The same images are in files of 2-photon sessions "

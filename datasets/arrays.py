@@ -12,14 +12,25 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import content_hash
+from neurovar_datasets._fetching.source import AnyPath, CorruptDataError, File
+from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading import nwb as _nwb
+from neurovar_datasets._reading.fields import (
+    HDF5,
+    MATLAB,
+    NUMPY,
+    OnDisk,
+    field_of,
+    floats,
+    ids_of,
+    is_sliceable,
+    row,
+    whole,
+)
 
-from neurovar import spikes
+import neurovar
 from neurovar.responses import DIMS, TIME_DIMS, arrange, validate_form
-
-from . import _nwb, _read
-from ._fields import HDF5, MATLAB, NUMPY, OnDisk, field_of, floats, ids_of, is_sliceable, row, whole
-from ._files import content_hash
-from ._source import AnyPath, CorruptDataError, File
 
 NWB = ".nwb"
 SUFFIXES = (NUMPY, ".npz", *HDF5, MATLAB, NWB)
@@ -122,7 +133,7 @@ def load(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataAr
     Parameters
     ----------
     declaration : or the path of a TOML file that has it.
-    lazy : a dask array that is read by stimuli when computed, for `neurovar.storage.save` to convert a file larger
+    lazy : a dask array that is read by stimuli when computed, for `neurovar.responses.save` to convert a file larger
         than memory; of .npy, HDF5 and MATLAB 7.3 only. Of its values nothing is then checked here, of its ids all.
 
     Returns
@@ -155,7 +166,7 @@ def load(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataAr
 
 
 def read(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataArray:
-    """As `load`, without a look at the values: for `neurovar.checks.problems` to say what is wrong with them."""
+    """As `load`, without a look at the values: for `neurovar.statistics.problems` to say what is wrong with them."""
     if not isinstance(declaration, Declaration):
         declaration = declare(declaration)
     path = declaration.path
@@ -204,14 +215,16 @@ def _from_nwb(declaration: Declaration) -> xr.DataArray:
         _read.expect(n_bytes <= file.limit, path, "window", f"counts of at most {file.limit} bytes", n_bytes)
         times = _nwb.spike_times(file, np.arange(len(columns["id"])))
         ids, window = ids_of(path, column, shown[column]), (edges[0], edges[-1])
-        counts = spikes.count(times, shown["start_time"], ids, window=window, bin_width=declaration.bin_width)
+        counts = neurovar.responses.count(
+            times, shown["start_time"], ids, window=window, bin_width=declaration.bin_width
+        )
     named = {name: columns[at] for name, at in declaration.unit_coords.items()}
     return _labelled(counts, {"unit": columns["id"]} | named, path)
 
 
 def _edges(declaration: Declaration) -> np.ndarray:
     start, stop = declaration.window or (0.0, 0.0)
-    return spikes.bin_edges((start, stop), declaration.bin_width)
+    return neurovar.responses.bin_edges((start, stop), declaration.bin_width)
 
 
 def _from_array(declaration: Declaration, lazy: bool) -> xr.DataArray:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, Source, choose
+from neurovar_datasets._reading import brainio_netcdf as _brainio_netcdf
+from neurovar_datasets._reading import brainio_template as _brainio_template
+from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._registry.brainio_assemblies import ASSEMBLIES, Assembly
 
-from neurovar.presentations import flatten, from_responses, to_responses
-from neurovar.responses import validate
-
-from . import _brainio_netcdf, _brainio_template, _read
-from ._brainio_assemblies import ASSEMBLIES, Assembly
-from ._files import find
-from ._source import AnyPath, Source, choose
+from neurovar.responses import flatten, from_responses, to_responses, validate
 
 SUBJECTS = ("subject", "animal", "monkey", "subject_id")
 AREAS = ("area", "region")
@@ -172,7 +172,7 @@ def read(path: AnyPath) -> xr.DataArray:
     Returns
     -------
     DataArray (stimulus, repeat, unit), with `time` if there are several time bins, as
-    `neurovar.presentations.to_responses` has it; of a file that `save` wrote, the very same responses.
+    `neurovar.responses.to_responses` has it; of a file that `save` wrote, the very same responses.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def from_assembly(assembly: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     DataArray (stimulus, repeat, unit), with `time` if there are several time bins, as
-    `neurovar.presentations.to_responses` has it. `to_assembly` gives the assembly back.
+    `neurovar.responses.to_responses` has it. `to_assembly` gives the assembly back.
 
     Raises
     ------

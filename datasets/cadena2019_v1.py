@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-
-from . import _read
-from ._files import find
-from ._source import AnyPath, File, Source
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source
+from neurovar_datasets._reading import hdf5 as _read
 
 NAME = "cadena_ploscb_data"
 PICKLE_START = b"\x80"

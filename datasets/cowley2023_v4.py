@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import xarray as xr
-
-from . import _cowley2023_sessions, _read
-from ._files import find
-from ._source import AnyPath, File, Source, choose
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._registry import cowley2023_sessions as _cowley2023_sessions
 
 _COMMIT = "https://raw.githubusercontent.com/cowleygroup/V4_compact_models/f4552ad9d34a466ebc66658f72a08a8e5038f1cf"
 PIXELS = 112
@@ -44,8 +44,13 @@ class Session:
 
 def _session(name: str) -> Session:
     responses, images = _cowley2023_sessions.GIT_BLOBS[name]
+    subject, n_units, n_stimuli, repeats, image_kinds = _cowley2023_sessions.TABLE[name]
     return Session(
-        *_cowley2023_sessions.TABLE[name],
+        subject,
+        n_units,
+        n_stimuli,
+        repeats,
+        image_kinds,
         responses=_file("responses_raw", f"responses_{name}.npy", responses),
         images=_file("images", f"images_{name}.zip", images) if images else None,
     )

@@ -2,9 +2,8 @@
 
 import numpy as np
 import xarray as xr
-
-from ._source import Source, choose
-from .fashion_mnist import as_dataset
+from neurovar_datasets._fetching.source import Source, choose
+from neurovar_datasets.fashion_mnist import as_dataset
 
 SPLITS = {"train": slice(None, 1437), "test": slice(1437, None)}
 SIDE = 8

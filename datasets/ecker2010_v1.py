@@ -19,13 +19,22 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading.hdf5 import (
+    checked,
+    counts,
+    expect,
+    increasing_times,
+    integers,
+    mat,
+    numbers,
+    reading,
+    struct_field,
+    unique,
+)
 
-from neurovar.responses import TIME_DIMS
-from neurovar.spikes import rebin
-
-from ._files import find
-from ._read import checked, counts, expect, increasing_times, integers, mat, numbers, reading, struct_field, unique
-from ._source import AnyPath, File, Source, choose
+from neurovar.responses import TIME_DIMS, rebin
 
 _COMMIT = "https://raw.githubusercontent.com/stevensonlab/teaching/8359ae6390dcd72b4ab7e5af4bf951b9ff58cffd"
 MAX_COUNTS = 50_000_000  # ten times those of the largest session

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-
-from ._files import find
-from ._source import AnyPath, CorruptDataError, File, Source, choose
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, CorruptDataError, File, Source, choose
 
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
 _COMMIT = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141"

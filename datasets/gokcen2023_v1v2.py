@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading import hdf5 as _read
 
-from neurovar import spikes
-
-from . import _read
-from ._files import find
-from ._source import AnyPath, File, Source, choose
+from neurovar import responses
 
 _COMMIT = "https://raw.githubusercontent.com/egokcen/mDLAG/efe3fbe6263561cb2db3031a8f7320a2b9d18846"
 BIN_WIDTH = 0.02
@@ -114,7 +113,7 @@ def load(
     counts = _read_counts(find(file, path=path), session)
     if area is not None:
         counts = counts.isel(unit=np.flatnonzero(counts["area"].values == area))
-    return spikes.rebin(counts.assign_attrs(SOURCE.attrs(file)), window=window, bin_width=bin_width)
+    return responses.rebin(counts.assign_attrs(SOURCE.attrs(file)), window=window, bin_width=bin_width)
 
 
 def _read_counts(path: Path, session: str) -> xr.DataArray:

@@ -22,13 +22,22 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading.hdf5 import (
+    Hdf5,
+    checked,
+    expect,
+    integers,
+    is_hdf5,
+    mat,
+    numbers,
+    open_hdf5,
+    reading,
+    struct_field,
+)
 
-from neurovar.responses import TIME_DIMS
-from neurovar.spikes import bin_edges
-
-from ._files import find
-from ._read import Hdf5, checked, expect, integers, is_hdf5, mat, numbers, open_hdf5, reading, struct_field
-from ._source import AnyPath, File, Source, choose
+from neurovar.responses import TIME_DIMS, bin_edges
 
 PAGE = "https://crcns.org/data-sets/vc/pvc-11"
 DIRECTIONS = np.arange(0, 360, 30)

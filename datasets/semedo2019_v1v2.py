@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading import hdf5 as _read
 
-from neurovar import spikes
-
-from . import _read
-from ._files import find
-from ._source import AnyPath, File, Source, choose
+from neurovar import responses
 
 _COMMIT = (
     "https://raw.githubusercontent.com/joao-semedo/communication-subspace/fd0e408ba2244d9369bda59f326480386c770e5c"
@@ -106,7 +105,7 @@ def load(
     """
     (file,) = choose(session, SOURCE.sessions, kind="session")
     residuals = _read_residuals(find(file, path=path), session)
-    return spikes.rebin(residuals.assign_attrs(SOURCE.attrs(file)), window=window, bin_width=bin_width)
+    return responses.rebin(residuals.assign_attrs(SOURCE.attrs(file)), window=window, bin_width=bin_width)
 
 
 def _read_residuals(path: Path, session: str) -> xr.DataArray:

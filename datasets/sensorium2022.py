@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.repeats import check_repeats
 
 from neurovar.responses import arrange
-
-from . import _read
-from ._files import find
-from ._repeats import check_repeats
-from ._source import AnyPath, File, Source, choose
 
 _REPOSITORY = "https://gin.g-node.org/cajal/Sensorium2022"
 _COMMIT = "a4a41225f9078c43d4d0a3a6f6c1aebf24bc5538"

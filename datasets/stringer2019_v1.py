@@ -15,16 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.source import AnyPath, Source
+from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.mat_structs import struct_fields
+from neurovar_datasets._reading.repeats import check_repeats
+from neurovar_datasets._registry.stringer2019_sessions import NAMES, PAGE, Session
+from neurovar_datasets._registry.stringer2019_sessions import session as _session
 
 from neurovar.responses import arrange
-
-from . import _read
-from ._files import find
-from ._mat_struct import struct_fields
-from ._repeats import check_repeats
-from ._source import AnyPath, Source
-from ._stringer2019_sessions import NAMES, PAGE, Session
-from ._stringer2019_sessions import session as _session
 
 N_COMPONENTS = 32  # of spontaneous activity, removed in the published analyses
 ROWS, COLUMNS, WHITE = 68, 270, 255

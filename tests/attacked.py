@@ -9,9 +9,9 @@ import torch
 from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
-from neurovar.attacks import expected_loss
 from neurovar.covariance import Covariance, Diagonal
-from neurovar.training import train
+from neurovar.networks import train
+from neurovar.robustness import expected_loss
 
 CHANNELS, SIZE, HIDDEN, CLASSES = 2, 6, 8, 5
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from neurovar.robustness import Attack, Clean, Modified, checklist
-from neurovar.robustness._conditions import coordinates
+from neurovar.robustness.evaluation._conditions import coordinates
 
 DIMS = ("noise", "seed", "draw_seed", "condition", "stimulus")
 EPSILON = 0.1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from neurovar_datasets._source import File
+from neurovar_datasets._fetching.source import File
 
 
 def put(path: Path, content: bytes) -> Path:

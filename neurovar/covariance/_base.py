@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from neurovar.covariance import _memory
+from neurovar import _memory
 from neurovar.covariance._sampler import Sampler
 
 NORMALS_AT_ONCE = 16
@@ -187,7 +187,7 @@ class Covariance(ABC):
 
     def __add__(self, other: "Covariance") -> "Covariance":
         """The covariance of independent noises added: see `Sum`."""
-        from neurovar.covariance import _operations  # it knows every type, and so imports this module
+        from neurovar.covariance import _operations
 
         return _operations.add(self, other) if isinstance(other, Covariance) else NotImplemented
 

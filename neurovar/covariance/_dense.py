@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from neurovar.covariance import _memory
+from neurovar import _memory
 from neurovar.covariance._base import Covariance, singular
 from neurovar.covariance._products import Product
 

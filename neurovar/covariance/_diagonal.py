@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neurovar.covariance import _memory
+from neurovar import _memory
 from neurovar.covariance._base import Covariance, check_variance, singular
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from neurovar.covariance import _memory
+from neurovar import _memory
 from neurovar.covariance._base import Covariance, check_variance
 from neurovar.covariance._diagonal import scaled_rows
 from neurovar.covariance._products import Product

@@ -6,7 +6,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from neurovar.covariance import _memory
+from neurovar import _memory
 from neurovar.covariance._base import Covariance
 from neurovar.covariance._dense import Dense
 from neurovar.covariance._diagonal import Diagonal

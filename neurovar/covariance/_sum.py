@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from neurovar.covariance import _memory
+from neurovar import _memory
 from neurovar.covariance._base import Covariance
 from neurovar.covariance._low_rank import LowRankPlusDiagonal
 

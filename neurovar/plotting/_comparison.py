@@ -17,16 +17,16 @@ def plot_comparison(comparison: xr.Dataset, profiles: xr.Dataset) -> Figure:
     """Distributions, curves and spectra of all systems, and a panel for each statistic that some system has.
 
     Args:
-        comparison: as `neurovar.comparison.compare` gives it.
-        profiles: as `neurovar.comparison.profiles` gives it, of the same systems.
+        comparison: as `neurovar.statistics.compare` gives it.
+        profiles: as `neurovar.statistics.profiles` gives it, of the same systems.
 
     Raises:
         ValueError: a variable is missing.
 
-    >>> from neurovar import comparison, simulation
-    >>> systems = {"V4": simulation.population(n_stimuli=60, n_repeats=4, n_units=8, counts=True, rng=0)}
-    >>> table = comparison.compare(systems, ranks=(1, 4), n_resamples=2, n_subsamples=1, rng=0)
-    >>> len(plot_comparison(table, comparison.profiles(systems, rng=0)).axes) > 8
+    >>> import neurovar
+    >>> systems = {"V4": neurovar.statistics.population(n_stimuli=60, n_repeats=4, n_units=8, counts=True, rng=0)}
+    >>> table = neurovar.statistics.compare(systems, ranks=(1, 4), n_resamples=2, n_subsamples=1, rng=0)
+    >>> len(plot_comparison(table, neurovar.statistics.profiles(systems, rng=0)).axes) > 8
     True
     """
     require(comparison, "estimate", "statistic")

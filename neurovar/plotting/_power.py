@@ -15,7 +15,7 @@ def plot_power(result: xr.Dataset, ax: Axes) -> None:
     Bars are ± 1 Monte Carlo standard error; a bias within two of them is drawn hollow, as it may be none.
 
     Args:
-        result: as `neurovar.power.repeats_needed` gives it.
+        result: as `neurovar.statistics.repeats_needed` gives it.
         ax: where to draw.
 
     Raises:
@@ -53,7 +53,7 @@ def plot_detection(result: xr.Dataset, ax: Axes) -> None:
     """Draw the power of detecting the difference asked for against the number of repeats in each group.
 
     Args:
-        result: as `neurovar.power.repeats_needed` gives it for a `difference`.
+        result: as `neurovar.statistics.repeats_needed` gives it for a `difference`.
         ax: where to draw.
 
     Raises:

@@ -23,14 +23,14 @@ def plot_recording(description: xr.Dataset) -> Figure:
     """Four panels of one column: noise correlations, variance against mean, reliability, the two correlations.
 
     Args:
-        description: as `neurovar.description.describe` gives it.
+        description: as `neurovar.statistics.describe` gives it.
 
     Raises:
         ValueError: a variable is missing.
 
-    >>> from neurovar import description, simulation
-    >>> da = simulation.population(n_stimuli=60, n_repeats=5, n_units=8, counts=True, rng=0)
-    >>> len(plot_recording(description.describe(da, rng=0)).axes)
+    >>> from neurovar import statistics
+    >>> da = statistics.population(n_stimuli=60, n_repeats=5, n_units=8, counts=True, rng=0)
+    >>> len(plot_recording(statistics.describe(da, rng=0)).axes)
     4
     """
     drawing, axes = figure(2, 2, height=3.4)

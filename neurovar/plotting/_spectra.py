@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from neurovar.plotting._style import BLACK, GREY, plain_numbers, style
 from neurovar.plotting._systems import _system_styles
-from neurovar.spectra import PowerLaw, require_one_method, smoothness_bound
+from neurovar.statistics import PowerLaw, require_one_method, smoothness_bound
 
 _METHODS = {"cvpca": "cvPCA", "cross_decomposition": "cross-decomposition", "meme": "MEME"}
 
@@ -27,7 +27,7 @@ def plot_spectrum(
     Estimates of different estimators differ in their biases: draw each in a panel of its own.
 
     Args:
-        spectra: by name, each (rank) with attrs["method"], as `neurovar.spectra` gives them; the first is cortex.
+        spectra: by name, each (rank) with attrs["method"], as `neurovar.statistics` gives them; the first is cortex.
         ax: where to draw.
         fits: by name, the power laws to draw over some of the spectra.
         d: dimensions of the stimuli, if they are known: dashed, the slope −(1 + 2/d) from the first spectrum's λ₁.

@@ -21,10 +21,9 @@ from art.estimators.classification import PyTorchClassifier
 from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
-from neurovar.attacks import apgd, square
 from neurovar.covariance import Covariance, Dense
-from neurovar.injection import inject
-from neurovar.training import small_network, train
+from neurovar.networks import inject, small_network, train
+from neurovar.robustness import apgd, square
 
 N_IMAGES, N_RUNS = int(os.environ.get("BENCH_IMAGES", "256")), int(os.environ.get("BENCH_RUNS", "3"))
 N_STEPS, N_RESTARTS, N_QUERIES, N_NOISY = 100, 1, 200, 20

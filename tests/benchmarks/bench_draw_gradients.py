@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 
-from neurovar.attacks import Objective
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.training import small_network
+from neurovar.networks import small_network
+from neurovar.robustness import Objective
 
 K, BATCH, N_UNITS, RANK, N_RUNS = 20, 64, 3136, 391, 9
 

@@ -16,7 +16,7 @@ import torch
 from injecting import resnet50
 
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.injection import inject
+from neurovar.networks import inject
 
 BATCH, DRAWS, RANK, N_RUNS = int(os.environ.get("BENCH_BATCH", "4")), 20, 64, 3
 LAYERS = {"layer3.3": 1024 * 14 * 14, "layer3": 1024 * 14 * 14, "layer4": 2048 * 7 * 7}

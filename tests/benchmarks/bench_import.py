@@ -9,7 +9,7 @@ import pytest
 
 COMMANDS = {
     "import neurovar": ("-c", "import neurovar"),
-    "neurovar --help": ("-m", "neurovar.cli", "--help"),
+    "neurovar --help": ("-m", "neurovar", "--help"),
 }
 
 

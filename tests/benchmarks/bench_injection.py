@@ -18,7 +18,7 @@ from injecting import resnet50
 from torch import Tensor, nn
 
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.injection import inject
+from neurovar.networks import inject
 
 BATCH, RANK, N_RUNS = int(os.environ.get("BENCH_BATCH", "64")), 64, 3
 STAGES = {"layer1": (256, 56, 56), "layer2": (512, 28, 28), "layer3": (1024, 14, 14), "layer4": (2048, 7, 7)}

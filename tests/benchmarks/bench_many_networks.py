@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.training import retrain, retrain_many, small_network
+from neurovar.networks import retrain, retrain_many, small_network
 
 ON_GPU = torch.cuda.is_available()
 N_NETWORKS = int(os.environ.get("BENCH_NETWORKS", "40" if ON_GPU else "4"))

@@ -21,7 +21,7 @@ from neurovar_datasets import fashion_mnist
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from neurovar.modifications import MODIFICATIONS, PREBLE2026, modify
+from neurovar.networks import MODIFICATIONS, PREBLE2026, modify
 
 N_IMAGES, N_REFERENCE, N_RUNS = int(os.environ.get("BENCH_IMAGES", "60000")), 60, 3
 SEVERITY = int(os.environ.get("BENCH_STRENGTH", "3"))

@@ -28,7 +28,7 @@ import json, re, sys, time
 from pathlib import Path
 import numpy as np
 import xarray as xr
-from neurovar.estimation import noise_correlation
+from neurovar.statistics.estimation import noise_correlation
 trials = np.random.default_rng(0).standard_normal(({n_trials}, {n_units}), dtype=np.float32)
 values = trials.reshape(-1, {n_repeats}, {n_units})
 ids = np.arange(len(values))

@@ -20,10 +20,10 @@ from art.estimators.classification import PyTorchClassifier
 from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
-from neurovar.attacks import NO_NOISE, Objective, pgd
 from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal
-from neurovar.estimation import deviation_covariance
-from neurovar.training import halves, retrain, small_network, train
+from neurovar.networks import halves, retrain, small_network, train
+from neurovar.robustness import NO_NOISE, Objective, pgd
+from neurovar.statistics import deviation_covariance
 
 N_IMAGES, RANK, LAYER, EPSILON = 256, 391, "layer1", 0.1
 N_STEPS, N_RUNS = int(os.environ.get("BENCH_STEPS", "100")), 3

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.training import halves, reinitialised, retrain, small_network
+from neurovar.networks import halves, reinitialised, retrain, small_network
 
 LAYER, UNITS, RANK, BATCH, N_EPOCHS, N_RUNS = "layer1", 3136, 391, 64, 10, 3
 N_IMAGES = int(os.environ.get("BENCH_IMAGES", "6400"))

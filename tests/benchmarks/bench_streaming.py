@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from neurovar.streaming import LowRankAccumulator
+from neurovar.noise import LowRankAccumulator
 
 N_UNITS, N_SAMPLES, RANK, BATCH = 64 * 56 * 56, 50_000, 64, 128
 N_TIMED = int(os.environ.get("NEUROVAR_BENCH_SAMPLES", "2560"))
@@ -29,7 +29,7 @@ STREAM = """
 import json, re, sys, time
 from pathlib import Path
 import torch
-from neurovar.streaming import LowRankAccumulator
+from neurovar.noise.streaming import LowRankAccumulator
 units, samples, rank, batch = map(int, sys.argv[1:])
 pool = [torch.randn(batch, units) for _ in range(2)]
 start = time.perf_counter()

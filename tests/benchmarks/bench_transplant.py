@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from neurovar import transplant
+import neurovar
 from neurovar.covariance import LowRankPlusDiagonal
 
 N_UNITS, RANK, N_STIMULI = 64 * 56 * 56, 64, 200
@@ -55,13 +55,13 @@ def bench_transplant() -> None:
         "assignment": {"n_factors": 3},
     }
     for method, options in methods.items():
-        report(method, lambda m=method, o=options: transplant.onto(source, target, method=m, rng=0, **o), reference)
+        report(method, lambda m=method, o=options: neurovar.noise.onto(source, target, method=m, rng=0, **o), reference)
     shift = torch.ones(N_UNITS)
     factors = torch.randn(N_UNITS, RANK) * torch.arange(1, RANK + 1) ** -0.5
     for kind, private in {"equal": torch.full((N_UNITS,), 0.5), "unequal": torch.rand(N_UNITS)}.items():
         noise = LowRankPlusDiagonal(factors, private)
         report(
             f"all controls, {kind} private variances",
-            lambda noise=noise: transplant.with_controls(noise, rng=0, target=target, n_dims=16, mean_shift=shift),
+            lambda noise=noise: neurovar.noise.with_controls(noise, rng=0, target=target, n_dims=16, mean_shift=shift),
             reference,
         )

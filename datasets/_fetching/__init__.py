@@ -1,0 +1,1 @@
+"""Declare, find, download and check files."""

@@ -1,0 +1,1 @@
+"""Parse files that nobody vouches for."""

@@ -1,0 +1,370 @@
+"""Read arrays from files that nobody vouches for: no pickles, no bombs, no links out of the file.
+
+Whatever is wrong ends in a CorruptDataError that names the file and the field.
+"""
+
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from neurovar_datasets._fetching.source import AnyPath, CorruptDataError, DataUnavailableError
+from neurovar_datasets._reading.hdf5_heaps import HeapChecked
+
+from neurovar import responses
+
+if TYPE_CHECKING:
+    import h5py
+
+MAX_INT64 = np.iinfo(np.int64).max
+MIN_LIMIT = 256 << 20
+MAX_EXPANSION = 100  # spike counts, mostly zeros, are compressed tenfold or so
+PLAIN_ZIP = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_TEXTS = 1_000_000
+TEXT_BLOCK = MAX_EXPANSION  # no text is longer than the file
+MAX_LINKS = 16
+GZIP_FILTER = 1
+MAX_DEFLATE = 1032  # bytes that one byte of deflate can become
+DEFLATE_BLOCK = 1 << 20
+REMOTE_TIMEOUT = 30.0
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+@contextmanager
+def reading(path: AnyPath, field: str = "") -> Iterator[None]:
+    """Turn any failure of a parser within into a CorruptDataError: no parser lists how it fails on hostile files."""
+    try:
+        yield
+    except CorruptDataError:
+        raise
+    except Exception as error:
+        what = f"{path}: {field}" if field else str(path)
+        raise CorruptDataError(f"{what}: cannot be read ({type(error).__name__}: {str(error)[:500]})") from error
+
+
+def expect(condition: bool | np.bool_, path: AnyPath, field: str, expected: str, got: object) -> None:
+    """Raise the CorruptDataError that says which file and field, what was expected and what came."""
+    if not condition:
+        raise CorruptDataError(f"{path}: {field}: expected {expected}, got {got}")
+
+
+def size_limit(size: int) -> int:
+    """The most bytes that are unpacked from a file of `size` bytes."""
+    return max(MIN_LIMIT, MAX_EXPANSION * size)
+
+
+def numbers(path: AnyPath, field: str, values: object, *, ndim: int | None = None) -> np.ndarray:
+    """`values` as an array of real numbers."""
+    with reading(path, field):
+        array = np.asarray(values)
+    expect(array.dtype.kind in "biuf", path, field, "real numbers", f"dtype {array.dtype}")
+    if ndim is not None:
+        expect(array.ndim == ndim, path, field, f"{ndim} dims", f"shape {array.shape}")
+    return array
+
+
+def integers(path: AnyPath, field: str, values: object) -> np.ndarray:
+    """`values` as a flat array of int64; floats must be whole, as MATLAB writes integers."""
+    array = numbers(path, field, values).ravel()
+    if array.dtype.kind == "f":
+        whole = bool(np.all((np.abs(array) < 2**53) & (np.floor(array) == array)))
+        expect(whole, path, field, "whole numbers", "fractions, NaN or infinity")
+    if array.dtype == np.uint64:
+        expect(not np.any(array > MAX_INT64), path, field, f"integers up to {MAX_INT64}", "larger ones")
+    return array.astype(np.int64)
+
+
+def counts(path: AnyPath, field: str, values: object, *, ndim: int | None = None) -> np.ndarray:
+    """`values` as spike counts: whole, not negative; NaN where a trial is absent."""
+    array = numbers(path, field, values, ndim=ndim)
+    if array.dtype.kind == "f":
+        present = array[~np.isnan(array)]
+        expect(bool(np.all(np.floor(present) == present)), path, field, "whole spike counts", "fractions")
+        expect(not np.isinf(present).any(), path, field, "finite spike counts", "infinity")
+    negative = int((array < 0).sum())
+    expect(negative == 0, path, field, "spike counts of 0 or more", f"{negative} negative ones")
+    return array
+
+
+def increasing_times(path: AnyPath, field: str, values: object) -> np.ndarray:
+    """`values` as float64 times that are finite and never decrease."""
+    times = numbers(path, field, values).ravel().astype(np.float64)
+    expect(bool(np.isfinite(times).all()), path, field, "finite times", "NaN or infinity")
+    expect(bool((np.diff(times) >= 0).all()), path, field, "times that never decrease", "times out of order")
+    return times
+
+
+def unique(path: AnyPath, field: str, values: Iterable[Any]) -> np.ndarray:
+    """`values` as an array without repetitions."""
+    with reading(path, field):
+        ids = np.asarray(values)
+        _, n = np.unique(ids, return_counts=True)
+        expect(bool((n == 1).all()), path, field, "unique ids", f"{int((n > 1).sum())} repeated ones")
+        return ids
+
+
+def checked(path: AnyPath, recorded: xr.DataArray) -> xr.DataArray:
+    """`recorded`, if it keeps the convention; a CorruptDataError that names the file where it does not."""
+    try:
+        return responses.validate(recorded, time="time" in recorded.dims)
+    except ValueError as error:
+        raise CorruptDataError(f"{path}: responses: {error}") from error
+
+
+def npy(path: AnyPath, *, lazy: bool = False) -> np.ndarray:
+    """The array of a .npy file; with `lazy` a read-only memory map of it."""
+    with reading(path):
+        array = _of_some_bytes(path, "", np.lib.format.open_memmap(path, mode="r"))
+        return array if lazy else np.array(array)
+
+
+def npy_member(path: AnyPath, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """The array of a .npy file in a zip archive from `open_zip`, of which `npz` files are one kind."""
+    with reading(path, name), archive.open(name) as stream:
+        return _of_some_bytes(path, name, np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def _of_some_bytes(path: AnyPath, field: str, array: np.ndarray) -> np.ndarray:
+    """`array`, unless its values take no bytes, so that a small file can declare any number of them."""
+    some = bool(array.nbytes or not array.size)
+    expect(some, path, field or "values", "values of some bytes", f"dtype {array.dtype}")
+    return array
+
+
+@contextmanager
+def open_zip(path: AnyPath) -> Iterator[zipfile.ZipFile]:
+    """A zip archive whose members are read in place, never unpacked into a folder; together they are no bomb.
+
+    zipfile unpacks no more of a member than its declared size, if it is stored or deflated.
+    """
+    with reading(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        limit, total = size_limit(Path(path).stat().st_size), 0
+        for info in archive.infolist():
+            total += info.file_size
+            expect(info.compress_type in PLAIN_ZIP, path, info.filename, "deflate", f"method {info.compress_type}")
+            expect(total <= limit, path, info.filename, f"members of at most {limit} bytes", f"{total} or more")
+        yield archive
+
+
+def npz(path: AnyPath, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of these names from a .npz file, by default all."""
+    with open_zip(path) as archive:
+        present = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        missing = [name for name in names if name not in present]
+        expect(not missing, path, ", ".join(missing), "an array of this name", f"arrays {present[:20]}")
+        return {name: npy_member(path, archive, f"{name}.npy") for name in names or present}
+
+
+def is_hdf5(path: AnyPath) -> bool:
+    """Whether a file is HDF5, as MATLAB 7.3 files are (behind a header of 512 bytes)."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(512 + len(HDF5_SIGNATURE))
+    return HDF5_SIGNATURE in (start[: len(HDF5_SIGNATURE)], start[512:])
+
+
+def mat(path: AnyPath, names: Sequence[str]) -> dict[str, Any]:
+    """The variables of these names from a MATLAB file of version 4 to 7, as `scipy.io.loadmat` gives them."""
+    from neurovar_datasets._reading.mat import vetted
+    from scipy.io import loadmat
+
+    with reading(path, ", ".join(names)):
+        source = vetted(Path(path), names, size_limit(Path(path).stat().st_size))
+        content = loadmat(source, variable_names=list(names))
+    missing = [name for name in names if name not in content]
+    expect(not missing, path, ", ".join(missing), "a variable of this name", "none")
+    return content
+
+
+def struct_field(path: AnyPath, structure: np.ndarray, name: str) -> np.ndarray:
+    """The field of a MATLAB struct of size 1 × 1."""
+    fields = structure.dtype.names or ()
+    expect(name in fields, path, name, "a field of this name", f"fields {list(fields)[:20]}")
+    expect(structure.size == 1, path, name, "a struct of size 1 × 1", f"shape {structure.shape}")
+    return np.asarray(structure.ravel()[0][name])
+
+
+@dataclass(frozen=True)
+class Hdf5:
+    """An open HDF5 file (NWB, netCDF 4 and MATLAB 7.3 are) that is read with care; `name` is what errors call it."""
+
+    file: "h5py.File"
+    name: str
+    limit: int
+
+    def dataset(self, field: str) -> "h5py.Dataset":
+        """The dataset at `field` ("units/spike_times"), not read yet; it has numbers or text, in this very file."""
+        import h5py
+
+        with reading(self.name, field):
+            item = self.item_at(field)
+            expect(isinstance(item, h5py.Dataset), self.name, field, "a dataset", type(item).__name__)
+            outside = bool(item.external) or item.is_virtual
+            expect(not outside, self.name, field, "data in this file", "data in another file")
+            plain = item.dtype.kind in "biufS" or h5py.check_string_dtype(item.dtype) is not None
+            expect(plain, self.name, field, "numbers or text", f"dtype {item.dtype}")
+            n_values = max(item.size or 0, math.prod(item.chunks or ()))
+            n_bytes = n_values * item.dtype.itemsize
+            expect(n_bytes <= self.limit, self.name, field, f"at most {self.limit} bytes", f"{n_bytes} ({item.shape})")
+            self.check_chunks(field, item)
+            self._check_texts(field, item)
+            return item
+
+    def array(self, field: str, *, ndim: int | None = None) -> np.ndarray:
+        """The numbers at `field`."""
+        with reading(self.name, field):
+            item = self.dataset(field)
+            expect(item.dtype.kind in "biuf", self.name, field, "real numbers", f"dtype {item.dtype}")
+            return numbers(self.name, field, item[()], ndim=ndim)
+
+    def strings(self, field: str) -> np.ndarray:
+        """The texts at `field`, a flat array of str."""
+        with reading(self.name, field):
+            item = self.dataset(field)
+            few = item.dtype.kind in "OS" and item.ndim <= 1 and (item.size or 0) <= MAX_TEXTS
+            expect(few, self.name, field, f"a row of up to {MAX_TEXTS} texts", f"{item.dtype} {item.shape}")
+            texts = [text.decode("utf-8") for text in self._blocks_of_texts(field, item)]
+            return np.array(texts, dtype=str)
+
+    def _blocks_of_texts(self, field: str, item: "h5py.Dataset") -> Iterator[bytes]:
+        """Few at a time: in a small file every text can be the same long one."""
+        longest = 1
+        for start in range(0, item.size or 0, TEXT_BLOCK):
+            block = np.ravel(item[start : start + TEXT_BLOCK] if item.ndim else item[()])
+            longest = max(longest, *map(len, block))
+            n_bytes = np.dtype("U1").itemsize * longest * item.size
+            expect(n_bytes <= self.limit, self.name, field, f"at most {self.limit} bytes of text", n_bytes)
+            yield from block
+
+    def members(self, group: str = "/") -> Mapping[str, Any]:
+        """What lies in a group."""
+        import h5py
+
+        with reading(self.name, group):
+            item = self.item_at(group)
+            expect(isinstance(item, h5py.Group), self.name, group, "a group", type(item).__name__)
+            return item
+
+    def has(self, field: str) -> bool:
+        """Whether there is something at `field`."""
+        with reading(self.name, field):
+            try:
+                self.item_at(field)
+            except _AbsentError:
+                return False
+            return True
+
+    def item_at(self, field: str) -> Any:
+        """What is at `field`; no link on the way is followed out of the file or in circles."""
+        import h5py
+
+        item: Any = self.file
+        parts, n_links = field.split("/"), 0
+        while parts:
+            part = parts.pop(0)
+            if part in ("", "."):
+                continue
+            members = list(item) if isinstance(item, h5py.Group) else []
+            if part not in members:
+                raise _AbsentError(f"{self.name}: {field}: expected to be there, got {members[:20]} in {item.name}")
+            link = item.get(part, getlink=True)
+            expect(not isinstance(link, h5py.ExternalLink), self.name, field, "data in this file", "a link out of it")
+            if isinstance(link, h5py.SoftLink):
+                n_links += 1
+                expect(n_links <= MAX_LINKS, self.name, field, f"at most {MAX_LINKS} links on the way", "more")
+                parts = link.path.split("/") + parts
+                item = self.file if link.path.startswith("/") else item
+            else:
+                item = item[part]
+        return item
+
+    def check_chunks(self, field: str, item: "h5py.Dataset") -> None:
+        """Refuse chunks that become longer than the dataset declares: HDF5 unpacks gzip to whatever length it has."""
+        import h5py
+
+        plist = item.id.get_create_plist()
+        filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+        expect(len(filters) == len(set(filters)), self.name, field, "each filter once", f"filters {filters}")
+        unknown = [number for number in filters if not h5py.h5z.filter_avail(number)]
+        expect(not unknown, self.name, field, "a filter that this HDF5 library has", f"filters {unknown}")
+        if GZIP_FILTER not in filters:
+            return
+        chunks: list[Any] = []
+        item.id.chunk_iter(chunks.append)
+        declared, applied = math.prod(item.chunks) * item.dtype.itemsize, 1 << filters.index(GZIP_FILTER)
+        for chunk in chunks:
+            if chunk.size * MAX_DEFLATE > self.limit and not chunk.filter_mask & applied:
+                size = _unpacked_size(item.id.read_direct_chunk(chunk.chunk_offset)[1], declared)
+                expect(size <= declared, self.name, field, f"chunks of {declared} bytes", "more when unpacked")
+
+    def _check_texts(self, field: str, item: "h5py.Dataset") -> None:
+        """Refuse texts that declare to be larger than all that may be read: HDF5 sets that much memory aside."""
+        from neurovar_datasets._reading.hdf5_texts import text_lengths
+
+        if item.dtype.kind == "O" and item.size and Path(self.name).is_file():
+            longest = int(text_lengths(Path(self.name), item).max(initial=0))
+            expect(longest <= self.limit, self.name, field, f"texts of at most {self.limit} bytes", longest)
+
+
+class _AbsentError(CorruptDataError):
+    """There is nothing at a field of a file."""
+
+
+def _unpacked_size(packed: bytes, limit: int) -> int:
+    """How long deflated data are, counted until just past the limit."""
+    unpacker, size = zlib.decompressobj(), 0
+    while packed and size <= limit:
+        size += len(unpacker.decompress(packed, DEFLATE_BLOCK))
+        packed = unpacker.unconsumed_tail
+    return size
+
+
+@contextmanager
+def open_hdf5(path: AnyPath) -> Iterator[Hdf5]:
+    """An HDF5 file on disk, or at an http(s) address, of which only what is asked for is transferred."""
+    import h5py
+
+    with closing(_stream(path)) as source:
+        with reading(path):
+            source.seek(0, os.SEEK_END)
+            size = source.tell()
+            file = h5py.File(HeapChecked(source), "r")
+        with file:
+            yield Hdf5(file, str(path), size_limit(size))
+
+
+def _stream(path: AnyPath) -> Any:
+    if str(path).startswith(("https://", "http://")):
+        return _remote(str(path))
+    with reading(path):
+        return Path(path).open("rb")
+
+
+def _remote(url: str) -> Any:
+    import requests
+    from neurovar_datasets._fetching.download import reach
+    from neurovar_datasets._fetching.files import OFFLINE_TIMEOUT
+
+    try:
+        import remfile
+    except ImportError as error:
+        raise ValueError(f"{url}: expected the package remfile (pip install 'neurovar[nwb]'), found none") from error
+    try:
+        reach(url, OFFLINE_TIMEOUT)
+        first = requests.get(url, headers={"Range": "bytes=0-0"}, stream=True, timeout=REMOTE_TIMEOUT)
+        first.close()
+        first.raise_for_status()
+        remote = remfile.File(url) if first.status_code == requests.codes.partial_content else None
+    except Exception as error:  # remfile raises nothing narrower
+        raise DataUnavailableError(f"{url}: cannot be opened ({type(error).__name__}: {error})") from error
+    if remote is None:
+        raise DataUnavailableError(f"{url}: expected a server that sends parts of a file, got all: download it")
+    return remote

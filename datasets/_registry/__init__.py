@@ -1,0 +1,1 @@
+"""Which sessions and assemblies there are."""

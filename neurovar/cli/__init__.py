@@ -1,0 +1,1 @@
+"""The command `neurovar`: one file a command, the quickstart and the report."""

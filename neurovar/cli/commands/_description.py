@@ -1,0 +1,34 @@
+"""The description of a recording as a whole and area by area, and its files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from neurovar import plotting
+from neurovar.statistics import describe
+
+
+def by_area(responses: xr.DataArray) -> dict[str, xr.Dataset]:
+    """The description of all units and, where they are of several areas, of the units of each."""
+    described = {"all": describe(responses, rng=0)}
+    if "area" in responses.coords and responses["area"].dims == ("unit",):
+        areas = responses["area"].values.astype(str)
+        names = np.unique(areas)
+        for area in names if len(names) > 1 else ():
+            described[str(area)] = describe(responses.isel(unit=areas == area), rng=0)
+    return described
+
+
+def write(described: Mapping[str, xr.Dataset], stem: Path) -> tuple[Path, Path]:
+    """The figure of all units, and the results: each area's in a netCDF group of its own."""
+    picture, results = (stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".nc"))
+    everything = described["all"]
+    with plotting.style():
+        plotting.plot_recording(everything).savefig(picture)
+    everything.to_netcdf(results, engine="h5netcdf")
+    for number, (area, one) in enumerate(described.items()):
+        if number:
+            one.assign_attrs(area=area).to_netcdf(results, engine="h5netcdf", mode="a", group=f"area_{number}")
+    return picture, results

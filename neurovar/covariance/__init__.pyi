@@ -1,0 +1,12 @@
+from ._base import Covariance as Covariance
+from ._dense import Dense as Dense
+from ._dense import nearest as nearest
+from ._diagonal import Diagonal as Diagonal
+from ._files import KINDS as KINDS
+from ._files import load as load
+from ._gain import GainModulated as GainModulated
+from ._kronecker import Kronecker as Kronecker
+from ._low_rank import LowRankPlusDiagonal as LowRankPlusDiagonal
+from ._sampler import Sampler as Sampler
+from ._sum import MeanShift as MeanShift
+from ._sum import Sum as Sum

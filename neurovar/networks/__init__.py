@@ -1,0 +1,5 @@
+"""Artificial networks: by name, their layers recorded, noise injected, their images modified, and their training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

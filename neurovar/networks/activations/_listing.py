@@ -1,0 +1,98 @@
+"""List a network's layers."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from neurovar.networks.activations._passes import Streams, buffers_kept
+
+N_SHOWN = 2  # batch norm cannot train on one
+WITHIN = "name a layer that contains it"
+INSIDE = "name a layer inside or after it"
+
+
+def layers(model: nn.Module, example: Tensor | Sequence[int]) -> pd.DataFrame:
+    """The layers of a network, in the order of `model.named_modules()`, from one forward pass.
+
+    Parameters
+    ----------
+    example : a batch of inputs, or the shape of one input without the batch, such as (3, 224, 224), for zeros.
+
+    Returns
+    -------
+    DataFrame with a row a layer: `layer` (its name), `type`, `shape` (of its output for one stimulus; None where there
+    is none), `units`, `fires` (times in a forward pass) and `note`: empty where it can be recorded, else why not and
+    what to name instead
+
+    Raises
+    ------
+    ValueError : if the network does not take such an input.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    >>> layers(model, (3, 8, 8))[["layer", "type", "shape", "units"]]
+      layer     type      shape  units
+    0     0   Conv2d  (8, 6, 6)    288
+    1     1     ReLU  (8, 6, 6)    288
+    2     2  Flatten     (288,)    288
+    3     3   Linear      (10,)     10
+    """
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    if isinstance(example, Tensor):
+        inputs = example.to(parameter.device, copy=True)
+    else:
+        inputs = torch.zeros(N_SHOWN, *example, device=parameter.device, dtype=parameter.dtype)
+    outputs: dict[str, list[Tensor | str]] = {name: [] for name, _ in model.named_modules() if name}
+    with Streams(model, 0).current(), buffers_kept(model), torch.no_grad(), ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                stack.callback(module.register_forward_hook(_noting(outputs[name])).remove)
+        try:
+            model(inputs)
+        except Exception as error:  # whatever someone's network raises
+            shape = tuple(inputs.shape[1:])
+            said = str(error).strip() if isinstance(error, RuntimeError | ValueError) else repr(error)
+            raise ValueError(
+                f"expected an input that {type(model).__name__} takes, got shape {shape} ({said})"
+            ) from error
+    modules = dict(model.named_modules())
+    rows = [_row(name, type(modules[name]).__name__, given, len(inputs)) for name, given in outputs.items()]
+    return pd.DataFrame(rows, columns=["layer", "type", "shape", "units", "fires", "note"])
+
+
+def _noting(given: list[Tensor | str]) -> Callable[..., None]:
+    """A hook that keeps what an output is, not its values."""
+
+    def note(module: nn.Module, args: object, output: object) -> None:
+        given.append(torch.empty_like(output, device="meta") if isinstance(output, Tensor) else type(output).__name__)
+
+    return note
+
+
+def _row(name: str, kind: str, given: list[Tensor | str], n: int) -> tuple[object, ...]:
+    output = given[0] if given else None
+    shape = tuple(output.shape[1:]) if isinstance(output, Tensor) and output.ndim else None
+    return name, kind, shape, 0 if shape is None else math.prod(shape), len(given), _note(given, n)
+
+
+def _note(given: list[Tensor | str], n: int) -> str:
+    """Why a layer cannot be recorded, and what to do."""
+    if not given:
+        return f"never fires: {WITHIN}, or one that it contains"
+    if len(given) > 1:
+        return f"fires {len(given)} times: {WITHIN}, or give each use a module of its own"
+    output = given[0]
+    if not isinstance(output, Tensor):
+        return f"gives {output}: {INSIDE}"
+    if not output.is_floating_point():
+        return f"gives {str(output.dtype).removeprefix('torch.')}: {INSIDE}"
+    if output.ndim not in (2, 3, 4):
+        return f"gives {output.ndim} axes, not 2 to 4: {INSIDE}"
+    if len(output) != n:
+        return f"gives {len(output)} rows for {n} stimuli: {WITHIN}"
+    return ""

@@ -1,0 +1,1 @@
+"""Add covariance-structured noise to layers during forward passes."""

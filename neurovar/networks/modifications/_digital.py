@@ -1,0 +1,180 @@
+"""Digital corruptions: contrast, saturation, pixelation, JPEG compression and fine elastic waves."""
+
+from io import BytesIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from neurovar.networks.modifications._common import corruption, uniforms
+from neurovar.networks.modifications._linear import pixelated, separable, smoothed
+from neurovar.networks.modifications._sampling import pixel_centres, read_at
+
+_CONTRASTS = (0.4, 0.3, 0.2, 0.1, 0.05)
+_SATURATIONS = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))  # factor, summand
+_COARSER = (0.6, 0.5, 0.4, 0.3, 0.25)
+_QUALITIES = (25, 18, 15, 10, 7)
+_LONGEST_JPEG = 65_500
+_JPEG_BLOCK = 8
+_WAVE_HEIGHTS = (12.5, 16.25, 21.25, 25.0, 30.0)
+_WAVE_SD, _LARGEST_SHIFT = 0.01, 0.005  # of the image's side
+
+
+@corruption()
+def contrast(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Draw every channel towards its mean over the image: x' = (x − x̄)·c + x̄, c = 0.4, 0.3, 0.2, 0.1, 0.05.
+
+    Nothing is random: `generator` is not used. The mean is that of the padded image, where one is padded.
+
+    Raises
+    ------
+    ValueError : as for `modify`.
+
+    References
+    ----------
+    Hendrycks & Dietterich 2019, arXiv:1903.12261
+
+    Examples
+    --------
+    >>> halves = torch.cat([torch.zeros(1, 1, 16, 32), torch.ones(1, 1, 16, 32)], 2)
+    >>> contrast(halves, 1)[0, 0, [0, -1], 0]
+    tensor([0.3000, 0.7000])
+    """
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    return (images - mean) * _CONTRASTS[strength - 1] + mean
+
+
+@corruption(smallest_side=1)
+def saturate(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Change the saturation S of hue, saturation and value: S' = clip₀₁(a·S + b).
+
+    (a, b) = (0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2). V, the largest channel, and hue stay, so that
+    x' = V − (V − x)·S'/S; a grey pixel of a colour image has the hue red. A grey image, which has no hue, stays as it
+    is. Nothing is random: `generator` is not used.
+
+    Raises
+    ------
+    ValueError : as for `modify`.
+
+    References
+    ----------
+    Hendrycks & Dietterich 2019, arXiv:1903.12261
+
+    Examples
+    --------
+    >>> pale = torch.tensor([0.8, 0.6, 0.7]).view(1, 3, 1, 1)
+    >>> saturate(pale, 3).flatten()
+    tensor([0.8000, 0.4000, 0.6000])
+    """
+    if images.shape[1] == 1:
+        return images
+    factor, summand = _SATURATIONS[strength - 1]
+    value = images.amax(dim=1, keepdim=True)
+    range_ = value - images.amin(dim=1, keepdim=True)
+    saturation = torch.where(value > 0, range_ / value, 0.0)
+    of_range = torch.where(range_ > 0, (value - images) / range_, images.new_tensor([0.0, 1.0, 1.0])[:, None, None])
+    return value * (1 - of_range * (factor * saturation + summand).clamp(max=1))
+
+
+@corruption()
+def pixelate(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Average over boxes to int(c · side) pixels, c = 0.6, 0.5, 0.4, 0.3, 0.25, and repeat those to the old size.
+
+    Which pixels a box holds and which box a pixel takes is Pillow's choice. Nothing is random: `generator` is not
+    used. Departure from the reference: no rounding to 8 bits.
+
+    Raises
+    ------
+    ValueError : as for `modify`.
+
+    References
+    ----------
+    Hendrycks & Dietterich 2019, arXiv:1903.12261
+
+    Examples
+    --------
+    >>> ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    >>> pixelate(ramp, 5)[0, 0, 0].unique().numel()
+    8
+    """
+    height, width = images.shape[2:]
+    kept = _COARSER[strength - 1]
+    return separable(images, pixelated(height, int(height * kept)), pixelated(width, int(width * kept)))
+
+
+@corruption()
+def jpeg_compression(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Compress as JPEG of quality 25, 18, 15, 10, 7 and decompress, by Pillow on the CPU.
+
+    Images are rounded to 8 bits. Blocks of a grey JPEG do not touch one another, so that many grey images are
+    compressed as one tall one. Nothing is random: `generator` is not used.
+
+    Raises
+    ------
+    ValueError : as for `modify`.
+
+    References
+    ----------
+    Hendrycks & Dietterich 2019, arXiv:1903.12261
+
+    Examples
+    --------
+    >>> flat = torch.full((1, 1, 32, 32), 0.5)
+    >>> round(float(jpeg_compression(flat, 5).std()), 4)
+    0.0
+    """
+    quality = _QUALITIES[strength - 1]
+    pixels = (images * 255).round().to(torch.uint8).cpu()
+    if images.shape[1] == 3:
+        coded = torch.stack([_through_jpeg(one.permute(1, 2, 0), quality).permute(2, 0, 1) for one in pixels])
+    else:
+        coded = _as_tall_jpegs(pixels[:, 0], quality)[:, None]
+    return coded.to(images) / 255
+
+
+@corruption()
+def elastic_transform(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+    """Shift every pixel by fine random waves.
+
+    x'(p) = x(p + a·(G * u)), u uniform on ±0.005 of the height in either direction, G a Gaussian of σ = 0.01 of the
+    side, cut at 3 σ, a = 12.5, 16.25, 21.25, 25, 30. Linear interpolation, edges reflected. This is the form of the
+    package imagecorruptions; in images below 100 pixels σ is less than a pixel, so that pixels scatter. `elastic` is
+    the form of Preble et al. 2026.
+
+    Raises
+    ------
+    ValueError : as for `modify`.
+
+    References
+    ----------
+    Hendrycks & Dietterich 2019, arXiv:1903.12261
+
+    Examples
+    --------
+    >>> flat = torch.full((1, 1, 40, 40), 0.3)
+    >>> waved = elastic_transform(flat, 5, generator=torch.Generator().manual_seed(0))
+    >>> round(float(waved.min()), 4), round(float(waved.max()), 4)
+    (0.3, 0.3)
+    """
+    height, width = images.shape[2:]
+    drawn = 2 * uniforms(images, 2 * height * width, generator).view(-1, 2, height, width) - 1
+    sigma = (_WAVE_SD * height, _WAVE_SD * width)
+    waves = smoothed(drawn, sigma, mode="reflect", truncate=3) * (_LARGEST_SHIFT * height * _WAVE_HEIGHTS[strength - 1])
+    rows, columns = pixel_centres(images)
+    return read_at(images, rows + waves[:, 1], columns + waves[:, 0], outside="reflection")
+
+
+def _as_tall_jpegs(pixels: Tensor, quality: int) -> Tensor:
+    height, width = pixels.shape[1:]
+    missing = (0, -width % _JPEG_BLOCK, 0, -height % _JPEG_BLOCK)  # as the coder itself completes its blocks
+    whole = F.pad(pixels[:, None].float(), missing, mode="replicate")[:, 0].to(torch.uint8)
+    strips = [_through_jpeg(s.flatten(0, 1), quality) for s in whole.split(max(_LONGEST_JPEG // whole.shape[1], 1))]
+    return torch.cat(strips).view(whole.shape)[:, :height, :width]
+
+
+def _through_jpeg(pixels: Tensor, quality: int) -> Tensor:
+    with BytesIO() as file:
+        Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=quality)
+        return torch.from_numpy(np.array(Image.open(file)))

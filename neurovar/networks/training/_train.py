@@ -1,0 +1,247 @@
+"""Train one classifier: on images as they are, with Gaussian noise, with attacked ones, or under noise at a layer."""
+
+import copy
+from collections.abc import Callable
+from math import ceil
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from neurovar.covariance import Covariance
+from neurovar.networks.training._loop import Advance, Change, Schedule, drawn_seed, fit, noisy, unchanged
+from neurovar.networks.training._network import halves, reinitialised
+
+Network = TypeVar("Network", bound=nn.Module)
+Attack = Callable[..., Tensor]
+FRONT_BATCH = 100
+
+
+def train(
+    model: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    n_epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    generator: torch.Generator,
+    advance: Advance | None = None,
+) -> Network:
+    """A trained copy of `model`, in eval mode: Adam on the cross-entropy, batches shuffled by `generator`.
+
+    Parameters
+    ----------
+    images, labels : (image, …) as `model` takes them, and int64 (image,), on the device of the model.
+    generator : on any device; the order of images, and all other randomness, follows from it alone.
+    advance : called with 1 after each epoch.
+
+    Raises
+    ------
+    ValueError : for labels of another number or outside the classes, no images, no epochs, an empty batch, or a
+        learning rate of 0.
+
+    References
+    ----------
+    Kingma & Ba 2015, arXiv:1412.6980
+
+    Examples
+    --------
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x, y = torch.randn(64, 2, generator=g), torch.arange(64) % 2
+    >>> model = train(torch.nn.Linear(2, 2), x, y, n_epochs=1, generator=g)
+    """
+    schedule = Schedule(n_epochs, batch_size, learning_rate)
+    return _trained(model, images, labels, lambda copied: unchanged, schedule, generator, advance)
+
+
+def gaussian_train(
+    model: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    sigma: float,
+    n_epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    generator: torch.Generator,
+    advance: Advance | None = None,
+) -> Network:
+    """`train` on images with Gaussian noise, x' = clip₀₁(x + σ·z): Gaussian augmentation.
+
+    z is standard normal, drawn afresh for every pixel of every image in every epoch; no image is shown without it.
+    Preble et al. draw once an image, for all epochs. Clipping keeps images in [0, 1], as in Preble et al.; Cohen et al.
+    2019 (arXiv:1902.02918) do not clip, which is `retrain` under noise at an `nn.Identity` that stands first.
+
+    Parameters
+    ----------
+    sigma : σ, in units of the pixels' range.
+
+    Others as for `train`.
+
+    Raises
+    ------
+    ValueError : for σ ≤ 0, images outside [0, 1], or as `train`.
+
+    References
+    ----------
+    Preble et al. 2026, arXiv:2606.13801
+
+    Examples
+    --------
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x, y = torch.rand(64, 2, generator=g), torch.arange(64) % 2
+    >>> model = gaussian_train(torch.nn.Linear(2, 2), x, y, sigma=0.1, n_epochs=1, generator=g)
+    """
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"expected a finite sigma above 0, got {sigma}")
+    if len(images) and not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f"expected pixels in [0, 1], got {images.min():g} to {images.max():g}")
+
+    def augmented(batch: Tensor, wanted: Tensor) -> Tensor:
+        drawn = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=generator.device)
+        return batch.add_(drawn.to(batch.device), alpha=sigma).clamp_(0, 1)
+
+    schedule = Schedule(n_epochs, batch_size, learning_rate)
+    return _trained(model, images, labels, lambda copied: augmented, schedule, generator, advance)
+
+
+def adversarial_train(
+    model: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    attack: Attack,
+    ratio: float,
+    n_epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    generator: torch.Generator,
+    advance: Advance | None = None,
+) -> Network:
+    """`train` with ⌈ratio · batch⌉ images of every batch attacked, on the network as it is at that step.
+
+    The attack sees the network in eval mode; the others of the batch are shown as they are. The rounding makes the
+    fraction larger than `ratio` where a batch is small. ratio 1 is the training of Madry et al.
+
+    Parameters
+    ----------
+    attack : (model, images, labels, generator=…) → images, such as
+        `partial(robustness.pgd, epsilon=0.1, step=0.025, n_steps=10)`. Its own settings are checked by itself.
+    ratio : in (0, 1].
+
+    Others as for `train`.
+
+    Raises
+    ------
+    ValueError : for a ratio outside (0, 1], an attack that returns images of another shape, as `train`, or as `attack`.
+
+    References
+    ----------
+    Madry et al. 2018, arXiv:1706.06083; the ratio: `AdversarialTrainer` of the Adversarial Robustness Toolbox, which
+    Preble et al. 2026 (arXiv:2606.13801) use
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from neurovar import robustness
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x, y = torch.rand(64, 1, 2, 2, generator=g), torch.arange(64) % 2
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> attack = partial(robustness.fgm, epsilon=0.1)
+    >>> model = adversarial_train(network, x, y, attack=attack, ratio=0.5, n_epochs=1, generator=g)
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"expected a ratio in (0, 1], got {ratio}")
+
+    def attacking(copied: nn.Module) -> Change:
+        def attacked(batch: Tensor, wanted: Tensor) -> Tensor:
+            count = ceil(ratio * len(batch))
+            copied.eval()
+            changed = attack(copied, batch[:count], wanted[:count], generator=generator)
+            copied.train()
+            if changed.shape != batch[:count].shape:
+                raise ValueError(f"expected attacked images {tuple(batch[:count].shape)}, got {tuple(changed.shape)}")
+            return torch.cat([changed.detach(), batch[count:]])
+
+        return attacked
+
+    schedule = Schedule(n_epochs, batch_size, learning_rate)
+    return _trained(model, images, labels, attacking, schedule, generator, advance)
+
+
+def _trained(
+    model: Network,
+    images: Tensor,
+    labels: Tensor,
+    changing: Callable[[nn.Module], Change],
+    schedule: Schedule,
+    generator: torch.Generator,
+    advance: Advance | None,
+) -> Network:
+    copied = copy.deepcopy(model)
+    fit(copied, images, labels, changing(copied), schedule, generator, advance)
+    return copied.eval()
+
+
+def retrain(
+    model: nn.Sequential,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    layer: str,
+    noise: Covariance | None,
+    n_epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    generator: torch.Generator,
+    advance: Advance | None = None,
+) -> nn.Sequential:
+    """A copy of `model` whose layers after `layer` were re-initialised and trained with noise at `layer`.
+
+    Layers up to and including `layer` are frozen; their activations are computed once. Every image in every epoch gets
+    a fresh draw of `noise` (None: no noise, the same retraining).
+
+    Parameters
+    ----------
+    layer : a direct child of the `Sequential` model.
+    noise : covariance over the layer's flattened outputs.
+
+    Others as for `train`. Takes the memory of the layer's activations to all images.
+
+    Raises
+    ------
+    ValueError : for an unknown layer, a model that is no Sequential, a last layer with nothing after it, a later module
+        that cannot re-initialise itself, noise of the wrong size, or labels as for `train`.
+
+    References
+    ----------
+    Preble et al. 2026, arXiv:2606.13801
+
+    Examples
+    --------
+    >>> from neurovar.networks import small_network
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x, y = torch.rand(64, 1, 28, 28, generator=g), torch.arange(64) % 10
+    >>> model = retrain(small_network(rng=0), x, y, layer="layer3", noise=None, n_epochs=1, generator=g)
+    """
+    retrained = reinitialised(model, layer=layer, rng=drawn_seed(generator)).eval()
+    front, tail = halves(retrained, layer)
+    inputs = activations(front, images)
+    check_noise(noise, inputs, layer)
+    change = noisy(noise, inputs, batch_size, generator)
+    fit(tail, inputs, labels, change, Schedule(n_epochs, batch_size, learning_rate), generator, advance)
+    return retrained.eval()
+
+
+@torch.no_grad()
+def activations(front: nn.Module, images: Tensor) -> Tensor:
+    """What the front gives; of maps, with the channels of a place side by side, where CPUs convolve and pool faster."""
+    outputs = torch.cat([front(batch) for batch in images.split(FRONT_BATCH)])
+    on_cpu = outputs.ndim == 4 and outputs.device.type == "cpu"
+    return outputs.contiguous(memory_format=torch.channels_last) if on_cpu else outputs
+
+
+def check_noise(noise: Covariance | None, inputs: Tensor, layer: str) -> None:
+    if noise is not None and noise.n != inputs[0].numel():
+        raise ValueError(f"expected a covariance over the {inputs[0].numel()} units of layer {layer!r}, got {noise.n}")

@@ -1,0 +1,1 @@
+"""Adversarial attacks that know the network is noisy: gradients averaged over noise draws."""

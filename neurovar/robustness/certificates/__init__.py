@@ -1,0 +1,1 @@
+"""Certified radii of noisy networks, and bounds on Lipschitz constants."""

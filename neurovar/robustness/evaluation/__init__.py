@@ -1,0 +1,1 @@
+"""Accuracy of networks × noise seeds × conditions, stimulus by stimulus."""
