@@ -12,6 +12,7 @@ from .covariance import GainModulated as GainModulated
 from .covariance import Kronecker as Kronecker
 from .covariance import LowRankPlusDiagonal as LowRankPlusDiagonal
 from .networks import NoisyModule as NoisyModule
+from .networks import NoisyNetwork as NoisyNetwork
 from .networks import inject as inject
 
 __version__: str

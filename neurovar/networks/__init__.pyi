@@ -1,3 +1,6 @@
+from ._noisy import Control as Control
+from ._noisy import NoisyNetwork as NoisyNetwork
+from ._noisy import Origin as Origin
 from .activations._batches import IMAGE_DIMS as IMAGE_DIMS
 from .activations._batches import batches as batches
 from .activations._iterating import Batch as Batch

@@ -1,110 +1,126 @@
-"""A module imports only from strictly lower layers."""
+"""Groups import only from groups to their left, only public names, and nothing imports in a circle."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = (
-    {"responses", "covariance", "_classifiers", "_provenance", "_groups", "_layers", "_tiles"},
-    {
-        "presentations",
-        "spikes",
-        "storage",
-        "estimation",
-        "spectra",
-        "modifications",
-        "injection",
-        "simulation",
-        "pretrained",
-        "streaming",
+MAY_IMPORT = {
+    "responses": set(),
+    "covariance": set(),
+    "statistics": {"responses", "covariance"},
+    "networks": {"responses", "covariance"},
+    "noise": {"responses", "covariance", "statistics", "networks"},
+    "robustness": {"responses", "covariance", "statistics", "networks", "noise"},
+    "plotting": {"responses", "statistics"},
+    "neurovar_datasets": {"responses", "covariance"},
+    "cli": {
+        "responses",
+        "covariance",
+        "statistics",
+        "networks",
+        "noise",
+        "robustness",
+        "plotting",
+        "neurovar_datasets",
     },
-    {"activations", "transplant", "attacks", "training", "learning", "checks", "comparison", "power"},
-    {"networks", "sources", "robustness", "plotting", "report", "description"},
-    {"quickstart", "catalogue"},
-    {"cli"},
-)
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-QUICKSTART_LEVEL = LEVEL["quickstart"]
+}
+SHARED = {"_memory", "_provenance", "_values", "__version__"}
+"""Private modules at the top of `neurovar/`, for every group."""
 
 
-def imported_names(path: Path, package: tuple[str, ...]) -> Iterator[str]:
-    """Every absolute dotted name that the file imports anywhere in it, as `package.module.name`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def module_name(path: Path) -> str:
+    """`neurovar.statistics._power` or `neurovar_datasets._fetching.files`; a folder for its `__init__`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    package = {"datasets": "neurovar_datasets"}.get(parts[0], parts[0])
+    return ".".join([package, *parts[1:]]).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for folder in ("neurovar", "datasets") for path in (ROOT / folder).rglob("*.py")}
+
+
+def group_of(module: str) -> str:
+    """The group that a module belongs to; "" for what stands at the top of `neurovar/`."""
+    parts = module.split(".")
+    if parts[0] != "neurovar":
+        return parts[0]
+    return parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else ""
+
+
+def imported_names(text: str) -> Iterator[str]:
+    """Every absolute dotted name that is imported anywhere but for type checkers, as `package.module.name`."""
+    tree = ast.parse(text)
+    for_types = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package[: len(package) - node.level + 1] if node.level else ()
-            base = [*parents, *([node.module] if node.module else [])]
-            yield from (".".join([*base, alias.name]) for alias in node.names)
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def source_files(folder: str) -> dict[Path, tuple[str, ...]]:
-    """Each Python file of a folder with the package it belongs to."""
-    files = sorted((ROOT / folder).rglob("*.py"))
-    return {path: path.parent.relative_to(ROOT).parts for path in files}
+def defining_module(name: str) -> str | None:
+    """The longest beginning of a dotted name that is one of our modules."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in MODULES:
+            return ".".join(parts[:end])
+    return None
 
 
-def module_of(path: Path) -> str:
-    """The module that a file of `neurovar/` is, or is a part of where the module is a folder."""
-    return path.relative_to(ROOT / "neurovar").parts[0].removesuffix(".py")
+def test_the_parser_sees_every_form_of_import() -> None:
+    text = "import a.b\nfrom c import d\nif TYPE_CHECKING:\n    import e\ndef f():\n    from g.h import i\n"
+    assert set(imported_names(text)) == {"a.b", "c.d", "g.h.i"}
 
 
-def file_id(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_group_imports_public_names_of_groups_to_its_left(module: str) -> None:
+    group = group_of(module)
+    for name in imported_names(MODULES[module].read_text(encoding="utf-8")):
+        source = defining_module(name)
+        if source is None or set(name.split(".")[1:2]) & SHARED:
+            continue
+        other = group_of(source)
+        if other == group:
+            assert source != f"neurovar.{group}", f"{module} imports {name} through its own group: name the file"
+            continue
+        if group == "":  # the package itself loads lazily; `python -m neurovar` is the command
+            assert module in ("neurovar.__main__",), f"{module} imports {name}"
+            continue
+        assert other in MAY_IMPORT[group], f"{module} imports {name}: {group} stands below {other}"
+        private = [part for part in name.split(".")[1:] if part.startswith("_")]
+        assert not private, f"{module} imports {name}, which is private to {other}"
+        if other != "neurovar_datasets":
+            assert source == f"neurovar.{other}", f"{module} imports {name}: import it from neurovar.{other}"
 
 
-NEUROVAR = {path: parts for path, parts in source_files("neurovar").items() if module_of(path) != "__init__"}
-DATASETS = source_files("datasets")
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    graph = {}
+    for module, path in MODULES.items():
+        names = imported_names(path.read_text(encoding="utf-8"))
+        graph[module] = {source for name in names if (source := defining_module(name)) not in (None, module)}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
-def neurovar_imports(path: Path, package: tuple[str, ...]) -> set[str]:
-    """The parts of `neurovar` that a file imports: `neurovar.a.b` gives `a`, a bare `neurovar` nothing."""
-    names = (name.split(".") for name in imported_names(path, package))
-    return {name[1] for name in names if name[0] == "neurovar" and len(name) > 1}
-
-
-def test_the_parser_sees_every_form_of_import(tmp_path: Path) -> None:
-    path = tmp_path / "module.py"
-    path.write_text(
-        "import neurovar.a\nfrom neurovar import b\nfrom .c import x\n\n"
-        "def f():\n    from . import d\n    import neurovar\n"
-    )
-    assert neurovar_imports(path, ("neurovar",)) == {"a", "b", "c", "d"}
-
-
-@pytest.mark.parametrize("path", NEUROVAR, ids=file_id)
-def test_every_module_has_a_layer(path: Path) -> None:
-    assert module_of(path) in LEVEL, f"add {module_of(path)!r} to LAYERS in {Path(__file__).name}"
-
-
-@pytest.mark.parametrize("path", NEUROVAR, ids=file_id)
-def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
-    module = module_of(path)
-    for imported in neurovar_imports(path, NEUROVAR[path]) - {module, "__version__"}:
-        assert imported in LEVEL, f"{module} imports {imported!r} from neurovar: name the module it is in"
-        assert LEVEL[imported] < LEVEL[module], f"{module} imports {imported}, which is not of a lower layer"
-
-
-@pytest.mark.parametrize("path", NEUROVAR, ids=file_id)
-def test_library_modules_import_neither_torchvision_nor_datasets(path: Path) -> None:
-    forbidden = {"torchvision", "datasets"}
-    if LEVEL[module_of(path)] < QUICKSTART_LEVEL:
-        forbidden.add("neurovar_datasets")
-    assert not forbidden & {name.split(".")[0] for name in imported_names(path, NEUROVAR[path])}
-
-
-def test_the_package_itself_imports_none_of_its_modules() -> None:
-    assert not neurovar_imports(ROOT / "neurovar" / "__init__.py", ("neurovar",))
-
-
-@pytest.mark.parametrize("path", DATASETS, ids=file_id)
-def test_datasets_import_only_the_lowest_layers(path: Path) -> None:
-    assert neurovar_imports(path, ("neurovar_datasets",)) <= LAYERS[0] | LAYERS[1]
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_needs_torchvision(module: str) -> None:
+    names = imported_names(MODULES[module].read_text(encoding="utf-8"))
+    assert not {"torchvision", "datasets"} & {name.split(".")[0] for name in names}
 
 
 def test_the_datasets_folder_cannot_be_imported_by_its_own_name() -> None:

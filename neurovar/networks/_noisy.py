@@ -1,0 +1,306 @@
+"""A network with the noise that it carries: the noun of everything that attacks, evaluates, matches or certifies."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from neurovar._values import Value
+from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal, MeanShift, Sampler
+from neurovar.networks import _layers
+from neurovar.networks.injection._context import inject
+
+N_CHECKED = 8
+"""Images that a network is run on when it is checked: enough to see its logits, too few to cost anything."""
+BLOCK_ROWS, BLOCK_NUMBERS = 256, 2**22
+"""Draws come out of blocks of so many rows, or so many numbers if that is less."""
+
+
+@dataclass(frozen=True)
+class Origin(Value):
+    """What a noise was made from.
+
+    Parameters
+    ----------
+    method : str
+        What was done, such as "attacked", "modified", "signal_rule" or "power_law".
+    of : str, optional
+        What it was done to or with: a recording, a modification, the type of an attack.
+    epsilon : float, optional
+        Size of the attack, in units of pixels in [0, 1].
+    norm : str, optional
+        Norm of the attack, "linf" or "l2".
+
+    Examples
+    --------
+    >>> str(Origin("attacked", of="PGD", epsilon=0.1, norm="linf"))
+    "Origin(method='attacked', of='PGD', epsilon=0.1, norm='linf')"
+    """
+
+    method: str
+    of: str = ""
+    epsilon: float | None = None
+    norm: str = ""
+
+    @property
+    def is_attack(self) -> bool:
+        """Whether the noise comes from responses to an attack."""
+        return self.epsilon is not None
+
+
+@dataclass(frozen=True)
+class Control(Value):
+    """Which control a noise is: it differs from the noise under test in one property alone.
+
+    Parameters
+    ----------
+    kind : str
+        Which property differs, such as "rotated", "diagonal" or "train_only"; see `neurovar.noise.with_controls`.
+    matched_by : str, optional
+        What it has in common with the noise under test, "trace" or "clean_accuracy"; "" for neither.
+    """
+
+    kind: str
+    matched_by: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyNetwork:
+    """A classifier with noise e ~ N(0, C) on the outputs of named layers, checked when it is made.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A classifier in evaluation mode: images (batch, channel, row, column) → logits (batch, classes).
+    noises : mapping of str to Covariance, optional
+        Layer → covariance over the layer's units. Empty: no noise.
+    images : torch.Tensor
+        A few images in [0, 1] as the model takes them. The network is run on the first eight to be checked.
+    origin : Origin, optional
+        What the noise was made from.
+    control : Control, optional
+        Which control the noise is, where it is one.
+
+    Attributes
+    ----------
+    n_classes : int
+        How many logits the model gives.
+
+    Raises
+    ------
+    ValueError
+        If a module is in training mode, a layer is unknown, a covariance has another number of units than its layer,
+        the logits are not (batch, classes), not finite, probabilities or random without the noise, or a noise does not
+        change the logits.
+
+    Examples
+    --------
+    >>> from neurovar.covariance import Diagonal
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    >>> x = torch.full((2, 1, 2, 2), 0.5)
+    >>> network = NoisyNetwork(model, {"1": Diagonal.isotropic(3)}, images=x)
+    >>> network.logits(x, n_draws=5, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2, 3])
+    >>> network.without_noise().logits(x).shape
+    torch.Size([1, 2, 3])
+    """
+
+    model: nn.Module
+    noises: Mapping[str, Covariance] = field(default_factory=dict)
+    images: Tensor = field(kw_only=True, repr=False)
+    origin: Origin | None = field(default=None, kw_only=True)
+    control: Control | None = field(default=None, kw_only=True)
+    n_classes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noises", dict(self.noises))
+        object.__setattr__(self, "images", self.images[:N_CHECKED].detach().clone())
+        check_images(self.images)
+        check_evaluation_mode(self.model)
+        _layers.find(self.model, self.noises)
+        # Each layer's noise alone, so that none hides behind another's. Generators of its own: a caller's draws do not
+        # depend on the check.
+        for layers in ({}, *({name: noise} for name, noise in self.noises.items())):
+            first, second = (self._run_once(layers, seed) for seed in (0, 1))
+            _check_logits(first, len(self.images))
+            _check_noise(first, second, layers)
+        object.__setattr__(self, "n_classes", first.shape[1])
+
+    def _run_once(self, noises: Mapping[str, Covariance], seed: int) -> Tensor:
+        with torch.no_grad(), inject(self.model, noises, generator=torch.Generator().manual_seed(seed)):
+            return self.model(self.images)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise at any layer."""
+        return bool(self.noises)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that have noise."""
+        return tuple(self.noises)
+
+    @property
+    def trace(self) -> float:
+        """The total variance of the noise of all layers."""
+        return sum(float(noise.trace()) for noise in self.noises.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters(), self.images).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images that the model takes."""
+        return self.images.dtype
+
+    def without_noise(self) -> "NoisyNetwork":
+        """The same model without its noise."""
+        return replace(self, noises={}, origin=None, control=None)
+
+    def with_noises(
+        self, noises: Mapping[str, Covariance], *, origin: Origin | None = None, control: Control | None = None
+    ) -> "NoisyNetwork":
+        """The same model with other noise."""
+        return replace(self, noises=noises, origin=origin, control=control)
+
+    def to(self, device: str | torch.device) -> "NoisyNetwork":
+        """The network on another device: itself if it is there, else a copy."""
+        device = torch.device(device)
+        if self.device == device:
+            return self
+        noises = {name: noise.to(device=device) for name, noise in self.noises.items()}
+        return replace(self, model=copy.deepcopy(self.model).to(device), noises=noises, images=self.images.to(device))
+
+    def logits(self, images: Tensor, n_draws: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
+        """The logits of each image under each of K draws of the noise.
+
+        Layers before the noise run once, whatever K. Gradients flow where they are on.
+
+        Parameters
+        ----------
+        images : torch.Tensor
+            (batch, channel, row, column), in [0, 1].
+        n_draws : int, optional
+            K, the number of independent draws. Without noise all would be equal, and there is one.
+        generator : torch.Generator, optional
+            Source of the draws; required where there is noise.
+
+        Returns
+        -------
+        torch.Tensor
+            (K, batch, classes); (1, batch, classes) without noise.
+        """
+        return self.draws(n_draws, generator=generator).logits(images)
+
+    def draws(self, n_draws: int, *, generator: torch.Generator | None, in_blocks: bool = False) -> "Draws":
+        """The same forward pass, made ready for many calls.
+
+        Parameters
+        ----------
+        n_draws : int
+            K, in every call.
+        generator : torch.Generator or None
+            Source of the draws; required where there is noise.
+        in_blocks : bool, optional
+            Draw `Dense` and low-rank noise in blocks of rows through a product that is packed once: the same rows to
+            rounding, at a fraction of the cost where batches are small.
+        """
+        if n_draws < 1:
+            raise ValueError(f"expected at least 1 draw, got {n_draws}")
+        if self.noisy and generator is None:
+            raise ValueError("expected a generator for the draws of the noise, got none: generator=torch.Generator()")
+        check_evaluation_mode(self.model)
+        return Draws(self, n_draws if self.noisy else 1, generator or torch.Generator(), in_blocks)
+
+
+class Draws:
+    """Forward passes of a noisy network with K draws each; see `NoisyNetwork.draws`."""
+
+    def __init__(self, network: NoisyNetwork, n_draws: int, generator: torch.Generator, in_blocks: bool) -> None:
+        self.network, self.n_draws, self.generator = network, n_draws, generator
+        self._noises: dict[str, Covariance | Sampler] = dict(network.noises)
+        for name, noise in network.noises.items():
+            if in_blocks and isinstance(noise, Dense | LowRankPlusDiagonal) and not noise.trainable:
+                rows = min(BLOCK_ROWS, max(BLOCK_NUMBERS // noise.n, 1))
+                self._noises[name] = noise.sampler(generator=generator, block=rows)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(K, batch, classes), under fresh draws."""
+        with inject(self.network.model, self._noises, generator=self.generator, draws=self.n_draws):
+            return self.network.model(images).unflatten(0, (self.n_draws, -1))
+
+
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Refuse a model of which any part is in training mode: dropout would add noise, batch statistics would change.
+
+    Raises
+    ------
+    ValueError
+        Naming the first such module.
+    """
+    for name, module in model.named_modules():
+        if module.training:
+            where = f"its layer {name!r}" if name else "the model"
+            raise ValueError(f"expected a model in evaluation mode, got {where} in training mode; call model.eval()")
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what are not images.
+
+    Raises
+    ------
+    ValueError
+        Unless they are floating point, (batch, channel, row, column), at least one, with pixels in [0, 1].
+    """
+    if images.ndim != 4 or not images.is_floating_point() or not images.numel():
+        raise ValueError(
+            f"expected float images (batch, channel, row, column), got {images.dtype} {tuple(images.shape)}"
+        )
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f"expected pixels in [0, 1], got {images.min():g} to {images.max():g}")
+
+
+def check_labels(labels: Tensor, images: Tensor, n_classes: int) -> None:
+    """Refuse labels that are not one int64 class an image.
+
+    Raises
+    ------
+    ValueError
+        For another number, type or range.
+    """
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(f"expected {len(images)} int64 labels, got {labels.dtype} {tuple(labels.shape)}")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"expected labels from 0 to {n_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+
+
+def _check_logits(logits: object, n_images: int) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n_images or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"expected logits ({n_images}, classes) of 2 classes or more for {n_images} images, got {shape}"
+        )
+    if not torch.isfinite(logits).all():
+        raise ValueError("expected finite logits, got NaN or infinity")
+    if (logits >= 0).all() and torch.allclose(logits.sum(-1), torch.ones_like(logits[:, 0]), atol=1e-4):
+        raise ValueError(
+            "expected logits, got rows that are not negative and sum to one, as probabilities do; leave out the softmax"
+        )
+
+
+def _check_noise(first: Tensor, second: Tensor, noises: Mapping[str, Covariance]) -> None:
+    """Two passes differ where there is noise, and only there."""
+    if not noises and not torch.allclose(first, second, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            "expected the same logits in two passes without noise, got others: the network is random in itself; give "
+            "its noise as `noises`, or switch it off"
+        )
+    random = [name for name, noise in noises.items() if not isinstance(noise, MeanShift)]
+    if random and torch.equal(first, second):
+        raise ValueError(
+            f"expected noise at {random[0]!r} to change the logits, got the same in two passes: the noise is off"
+        )

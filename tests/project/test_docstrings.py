@@ -1,0 +1,52 @@
+"""Public docstrings are whole numpydoc."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+numpydoc = pytest.importorskip("numpydoc.validate", reason="numpydoc is in the extra 'dev'")
+
+ROOT = Path(__file__).parents[2]
+GROUPS = sorted(path.parent for path in (ROOT / "neurovar").glob("*/__init__.pyi"))
+CHECKS = {
+    "GL06": "an unknown section",
+    "GL07": "sections out of order",
+    "GL08": "no docstring",
+    "PR01": "a parameter without description",
+    "PR02": "a description of a parameter that there is not",
+    "PR03": "parameters in another order",
+    "PR04": "a parameter without a type",
+    "PR07": "a parameter without a description",
+    "PR10": "no space before the colon",
+    "RT03": "a returned value without a description",
+    "EX01": "no example",
+}
+
+
+def public_names() -> list[str]:
+    """Every public function and class, as `module.name` of the file that defines it."""
+    names = []
+    for group in GROUPS:
+        for node in ast.parse((group / "__init__.pyi").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                names += [f"neurovar.{group.name}.{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def value_of(name: str) -> object:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_a_public_docstring_is_whole(name: str) -> None:
+    value = value_of(name)
+    if not callable(value) or not hasattr(value, "__doc__") or not hasattr(value, "__module__"):
+        pytest.skip("a constant")
+    report = numpydoc.validate(name)
+    problems = [f"{code}: {text}" for code, text in report["errors"] if code in CHECKS]
+    assert problems == []
+    assert not re.search(r"\bas for `|^Args:", value.__doc__ or "", re.MULTILINE), "describe every parameter in full"
