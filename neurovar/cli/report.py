@@ -66,7 +66,7 @@ def write(
     True
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("neurovar", package_path=""),
+        loader=jinja2.PackageLoader("neurovar.cli", package_path=""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -20,7 +20,8 @@ import xarray
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
-from neurovar import estimation, storage
+from neurovar.responses import open_zarr
+from neurovar.statistics import noise_covariance
 
 def peak(dask_worker=None):
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # of Linux
@@ -30,9 +31,9 @@ if __name__ == "__main__":
     limits = {"memory_limit": 1.6e9 / n_workers, "dashboard_address": None}
     options = {"n_workers": n_workers, "threads_per_worker": 1} | limits
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        lazy = storage.open_zarr(path)
+        lazy = open_zarr(path)
         start = time.perf_counter()
-        matrix = estimation.noise_covariance(lazy)
+        matrix = noise_covariance(lazy)
         checked = time.perf_counter() - start
         matrix.data.to_zarr(result)
         seconds = time.perf_counter() - start
@@ -44,13 +45,13 @@ import sys
 import numpy as np
 import xarray as xr
 import dask.array as da
-from neurovar import storage
+from neurovar.responses import save
 path, n_stimuli, n_repeats, n_units, chunk = sys.argv[1], *map(int, sys.argv[2:])
 chunks = (chunk, n_repeats, n_units)
 values = da.random.default_rng(0).standard_normal((n_stimuli, *chunks[1:]), chunks=chunks, dtype=np.float32)
 coords, attrs = {"stimulus": np.arange(n_stimuli)}, {"units": "dF/F"}
 responses = xr.DataArray(values, coords, ("stimulus", "repeat", "unit"), attrs=attrs)
-storage.save(responses, path, chunk_bytes=chunk * n_repeats * n_units * 4)
+save(responses, path, chunk_bytes=chunk * n_repeats * n_units * 4)
 """
 
 

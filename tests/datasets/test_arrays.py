@@ -17,7 +17,6 @@ from neurovar_datasets.arrays import Declaration
 from scipy.io import savemat
 
 from neurovar import responses
-from neurovar.responses.storage import _form
 
 COUNTS = {"units": "spike count"}
 SRU = ("stimulus", "repeat", "unit")
@@ -92,7 +91,7 @@ def timed(dims: tuple[str, ...]) -> dict[str, Any]:
 def test_axes_may_have_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: tuple[str, ...], form: str, lazy: bool
 ) -> None:
-    monkeypatch.setattr(_form, "CHUNK_BYTES", 2 * 3 * 4 * 8)
+    monkeypatch.setattr(responses, "CHUNK_BYTES", 2 * 3 * 4 * 8)
     sizes = {"stimulus": 5, "repeat": 3, "unit": 2, "time": 4}
     values = RNG.poisson(3, [sizes[dim] for dim in dims])
     declared = in_file(tmp_path, form, values)
@@ -114,7 +113,7 @@ def test_axes_may_have_any_order(
 def test_presentations_become_the_repeats_of_their_stimuli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: tuple[str, ...], form: str, lazy: bool
 ) -> None:
-    monkeypatch.setattr(_form, "CHUNK_BYTES", 200)
+    monkeypatch.setattr(responses, "CHUNK_BYTES", 200)
     values = RNG.poisson(3, [{"presentation": 9, "unit": 3, "time": 4}[dim] for dim in dims]).astype(np.uint8)
     ids = np.array([4, 2, 4, 7, 2, 4, 7, 9, 2.0])
     declared = in_file(tmp_path, form, values, ids=ids)
@@ -136,7 +135,7 @@ def test_presentations_become_the_repeats_of_their_stimuli(
 
 def test_a_lazy_recording_is_read_by_stimuli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = RNG.poisson(3, (40, 5, 6)).astype(np.float32)
-    monkeypatch.setattr(_form, "CHUNK_BYTES", 4 * 5 * 6 * 4)
+    monkeypatch.setattr(responses, "CHUNK_BYTES", 4 * 5 * 6 * 4)
     declaration = Declaration(**in_file(tmp_path, "npy", values), **COUNTS, dims=SRU)
     lazy = arrays.load(declaration, lazy=True)
     assert lazy.chunks == ((4,) * 10, (5,), (6,))

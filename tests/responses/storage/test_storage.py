@@ -304,8 +304,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np, xarray as xr
 import dask, dask.array as da
-from neurovar import responses, storage
-from neurovar.responses.storage import _chunks, _form
+from neurovar import responses
 def make(block_id):
     if block_id[0] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
