@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from neurovar._values import Value
 from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal, MeanShift, Sampler
 from neurovar.networks import _layers
 from neurovar.networks.injection._context import inject
+from neurovar.networks.injection._shared import SharedDraws
 
 N_CHECKED = 8
 """Images that a network is run on when it is checked: enough to see its logits, too few to cost anything."""
@@ -58,11 +60,14 @@ class Control(Value):
     ----------
     kind : str
         Which property differs, such as "rotated", "diagonal" or "train_only"; see `neurovar.noise.with_controls`.
+    of : str, optional
+        The name of the noise under test, where results have several.
     matched_by : str, optional
         What it has in common with the noise under test, "trace" or "clean_accuracy"; "" for neither.
     """
 
     kind: str
+    of: str = ""
     matched_by: str = ""
 
 
@@ -196,7 +201,9 @@ class NoisyNetwork:
         """
         return self.draws(n_draws, generator=generator).logits(images)
 
-    def draws(self, n_draws: int, *, generator: torch.Generator | None, in_blocks: bool = False) -> "Draws":
+    def draws(
+        self, n_draws: int, *, generator: torch.Generator | None, in_blocks: bool = False, shared: bool = False
+    ) -> "Draws":
         """The same forward pass, made ready for many calls.
 
         Parameters
@@ -208,25 +215,37 @@ class NoisyNetwork:
         in_blocks : bool, optional
             Draw `Dense` and low-rank noise in blocks of rows through a product that is packed once: the same rows to
             rounding, at a fraction of the cost where batches are small.
+        shared : bool, optional
+            The same K draws for every image of a batch, so that images are compared under common random numbers.
         """
         if n_draws < 1:
             raise ValueError(f"expected at least 1 draw, got {n_draws}")
         if self.noisy and generator is None:
             raise ValueError("expected a generator for the draws of the noise, got none: generator=torch.Generator()")
         check_evaluation_mode(self.model)
-        return Draws(self, n_draws if self.noisy else 1, generator or torch.Generator(), in_blocks)
+        return Draws(self, n_draws if self.noisy else 1, generator or torch.Generator(), in_blocks, shared)
 
 
 class Draws:
     """Forward passes of a noisy network with K draws each; see `NoisyNetwork.draws`."""
 
-    def __init__(self, network: NoisyNetwork, n_draws: int, generator: torch.Generator, in_blocks: bool) -> None:
+    def __init__(
+        self, network: NoisyNetwork, n_draws: int, generator: torch.Generator, in_blocks: bool, shared: bool
+    ) -> None:
         self.network, self.n_draws, self.generator = network, n_draws, generator
-        self._noises: dict[str, Covariance | Sampler] = dict(network.noises)
+        self._noises: dict[str, Covariance | Sampler] = {}
         for name, noise in network.noises.items():
-            if in_blocks and isinstance(noise, Dense | LowRankPlusDiagonal) and not noise.trainable:
-                rows = min(BLOCK_ROWS, max(BLOCK_NUMBERS // noise.n, 1))
-                self._noises[name] = noise.sampler(generator=generator, block=rows)
+            # Shared draws are few: blocks of them pay for a dense factor alone.
+            sampler = self._sampler(noise) if in_blocks and (isinstance(noise, Dense) or not shared) else None
+            self._noises[name] = sampler or noise
+            if shared:
+                self._noises[name] = cast(Covariance, SharedDraws(noise, n_draws, sampler))
+
+    def _sampler(self, noise: Covariance) -> Sampler | None:
+        """Blocks of draws, where a small draw would read a whole factor from memory and no draw is learned from."""
+        if not isinstance(noise, Dense | LowRankPlusDiagonal) or noise.trainable:
+            return None
+        return noise.sampler(generator=self.generator, block=min(BLOCK_ROWS, max(BLOCK_NUMBERS // noise.n, 1)))
 
     def logits(self, images: Tensor) -> Tensor:
         """(K, batch, classes), under fresh draws."""
