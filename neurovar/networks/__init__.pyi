@@ -1,6 +1,17 @@
+from ._checks import check_evaluation_mode as check_evaluation_mode
+from ._checks import check_images as check_images
+from ._checks import check_labels as check_labels
+from ._layers import batch_axis as batch_axis
+from ._layers import find_layers as find_layers
+from ._layers import forward_hooks as forward_hooks
+from ._layers import layer_activation as layer_activation
+from ._layers import with_activation as with_activation
 from ._noisy import Control as Control
+from ._noisy import Draws as Draws
 from ._noisy import NoisyNetwork as NoisyNetwork
 from ._noisy import Origin as Origin
+from ._randomness import seeded as seeded
+from ._workers import in_workers as in_workers
 from .activations._batches import IMAGE_DIMS as IMAGE_DIMS
 from .activations._batches import batches as batches
 from .activations._iterating import Batch as Batch

@@ -3,21 +3,22 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from neurovar._values import Value
 from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal, MeanShift, Sampler
-from neurovar.networks import _layers
+from neurovar.networks._checks import check_evaluation_mode, check_images, check_labels
+from neurovar.networks._layers import find_layers
 from neurovar.networks.injection._context import inject
 from neurovar.networks.injection._shared import SharedDraws
 
 N_CHECKED = 8
 """Images that a network is run on when it is checked: enough to see its logits, too few to cost anything."""
 BLOCK_ROWS, BLOCK_NUMBERS = 256, 2**22
-"""Draws come out of blocks of so many rows, or so many numbers if that is less."""
+"""Draws come out of blocks of so many rows, or of so many numbers (16 MiB) if that is less."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Control(Value):
         The name of the noise under test, where results have several.
     matched_by : str, optional
         What it has in common with the noise under test, "trace" or "clean_accuracy"; "" for neither.
+
+    Examples
+    --------
+    >>> str(Control("rotated", matched_by="trace"))
+    "Control(kind='rotated', matched_by='trace')"
     """
 
     kind: str
@@ -82,7 +88,8 @@ class NoisyNetwork:
     noises : mapping of str to Covariance, optional
         Layer → covariance over the layer's units. Empty: no noise.
     images : torch.Tensor
-        A few images in [0, 1] as the model takes them. The network is run on the first eight to be checked.
+        A few images in [0, 1] as the model takes them. The first eight are kept, and the network is run on them to be
+        checked, where the model is.
     origin : Origin, optional
         What the noise was made from.
     control : Control, optional
@@ -120,20 +127,22 @@ class NoisyNetwork:
     n_classes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "noises", dict(self.noises))
-        object.__setattr__(self, "images", self.images[:N_CHECKED].detach().clone())
         check_images(self.images)
         check_evaluation_mode(self.model)
-        _layers.find(self.model, self.noises)
-        # Each layer's noise alone, so that none hides behind another's. Generators of its own: a caller's draws do not
-        # depend on the check.
-        for layers in ({}, *({name: noise} for name, noise in self.noises.items())):
-            first, second = (self._run_once(layers, seed) for seed in (0, 1))
-            _check_logits(first, len(self.images))
-            _check_noise(first, second, layers)
+        find_layers(self.model, self.noises)
+        images = self.images[:N_CHECKED].detach().clone()
+        device = next(self.model.parameters(), images).device
+        object.__setattr__(self, "images", images.to(device))
+        object.__setattr__(self, "noises", {name: _moved(noise, device) for name, noise in self.noises.items()})
+        # Each layer's noise by itself, so that none that is off hides behind another's. The check has generators of
+        # its own, so that a caller's draws do not depend on it.
+        for noises in ({}, *({name: noise} for name, noise in self.noises.items())):
+            first, second = (self._logits_once(noises, seed) for seed in (0, 1))
+            _check_logits(first, len(images))
+            _check_noise(first, second, noises)
         object.__setattr__(self, "n_classes", first.shape[1])
 
-    def _run_once(self, noises: Mapping[str, Covariance], seed: int) -> Tensor:
+    def _logits_once(self, noises: Mapping[str, Covariance], seed: int) -> Tensor:
         with torch.no_grad(), inject(self.model, noises, generator=torch.Generator().manual_seed(seed)):
             return self.model(self.images)
 
@@ -154,8 +163,8 @@ class NoisyNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters(), self.images).device
+        """Where the model, its noise and the images that it takes are."""
+        return self.images.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -163,22 +172,75 @@ class NoisyNetwork:
         return self.images.dtype
 
     def without_noise(self) -> "NoisyNetwork":
-        """The same model without its noise."""
-        return replace(self, noises={}, origin=None, control=None)
+        """The same model without its noise, of no origin and no control."""
+        return self._changed(noises={}, origin=None, control=None)
 
     def with_noises(
         self, noises: Mapping[str, Covariance], *, origin: Origin | None = None, control: Control | None = None
     ) -> "NoisyNetwork":
-        """The same model with other noise."""
+        """The same model with other noise, which is checked.
+
+        Parameters
+        ----------
+        noises : mapping of str to Covariance
+            Layer → covariance over the layer's units. Empty: no noise.
+        origin : Origin, optional
+            What the noise was made from.
+        control : Control, optional
+            Which control the noise is, where it is one.
+
+        Returns
+        -------
+        NoisyNetwork
+            It shares the model.
+        """
         return replace(self, noises=noises, origin=origin, control=control)
 
     def to(self, device: str | torch.device) -> "NoisyNetwork":
-        """The network on another device: itself if it is there, else a copy."""
+        """The network on another device: itself if it is there, else a copy.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            Such as "cpu" or "cuda".
+
+        Returns
+        -------
+        NoisyNetwork
+            Its model and covariances are there.
+        """
         device = torch.device(device)
-        if self.device == device:
+        if device.type == self.device.type and device.index in (None, self.device.index):
             return self
         noises = {name: noise.to(device=device) for name, noise in self.noises.items()}
-        return replace(self, model=copy.deepcopy(self.model).to(device), noises=noises, images=self.images.to(device))
+        model = copy.deepcopy(self.model).to(device)
+        return self._changed(model=model, noises=noises, images=self.images.to(device))
+
+    def _changed(self, **fields: Any) -> "NoisyNetwork":
+        """A copy with other fields, not checked again: what holds of this network holds of it."""
+        changed = copy.copy(self)
+        for name, value in fields.items():
+            object.__setattr__(changed, name, value)
+        return changed
+
+    def check(self, images: Tensor, labels: Tensor) -> None:
+        """Refuse images and labels that do not belong to this network.
+
+        Parameters
+        ----------
+        images : torch.Tensor
+            (batch, channel, row, column), floating point in [0, 1].
+        labels : torch.Tensor
+            int64 (batch,), from 0 to `n_classes` − 1.
+
+        Raises
+        ------
+        ValueError
+            For images or labels of another form or range, or if the model was switched to training mode.
+        """
+        check_evaluation_mode(self.model)
+        check_images(images)
+        check_labels(labels, images, self.n_classes)
 
     def logits(self, images: Tensor, n_draws: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
         """The logits of each image under each of K draws of the noise.
@@ -198,11 +260,23 @@ class NoisyNetwork:
         -------
         torch.Tensor
             (K, batch, classes); (1, batch, classes) without noise.
+
+        Raises
+        ------
+        ValueError
+            For fewer than 1 draw, noise without a generator, a model in training mode, or a model that does not give a
+            row for each draw and image.
         """
         return self.draws(n_draws, generator=generator).logits(images)
 
     def draws(
-        self, n_draws: int, *, generator: torch.Generator | None, in_blocks: bool = False, shared: bool = False
+        self,
+        n_draws: int,
+        *,
+        generator: torch.Generator | None,
+        in_blocks: bool = False,
+        fixed: bool = False,
+        shared: bool = False,
     ) -> "Draws":
         """The same forward pass, made ready for many calls.
 
@@ -214,29 +288,82 @@ class NoisyNetwork:
             Source of the draws; required where there is noise.
         in_blocks : bool, optional
             Draw `Dense` and low-rank noise in blocks of rows through a product that is packed once: the same rows to
-            rounding, at a fraction of the cost where batches are small.
+            rounding, at a fraction of the cost where batches are small. Not where draws are fixed.
+        fixed : bool, optional
+            The same draws in every call, one for each k and position in the batch: the batches must all be of one size.
         shared : bool, optional
             The same K draws for every image of a batch, so that images are compared under common random numbers.
+
+        Returns
+        -------
+        Draws
+            Whose `logits(images)` gives (K, batch, classes).
+
+        Raises
+        ------
+        ValueError
+            For fewer than 1 draw, noise without a generator, or a model in training mode.
+
+        Examples
+        --------
+        >>> from neurovar.covariance import Diagonal
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+        >>> x, g = torch.full((2, 1, 2, 2), 0.5), torch.Generator().manual_seed(0)
+        >>> draws = NoisyNetwork(model, {"1": Diagonal.isotropic(3)}, images=x).draws(5, generator=g, fixed=True)
+        >>> torch.equal(draws.logits(x), draws.logits(x))
+        True
         """
         if n_draws < 1:
             raise ValueError(f"expected at least 1 draw, got {n_draws}")
         if self.noisy and generator is None:
             raise ValueError("expected a generator for the draws of the noise, got none: generator=torch.Generator()")
         check_evaluation_mode(self.model)
-        return Draws(self, n_draws if self.noisy else 1, generator or torch.Generator(), in_blocks, shared)
+        return Draws(self, n_draws if self.noisy else 1, generator or torch.Generator(), in_blocks, fixed, shared)
 
 
 class Draws:
-    """Forward passes of a noisy network with K draws each; see `NoisyNetwork.draws`."""
+    """Forward passes of a noisy network with K draws each; made by `NoisyNetwork.draws`.
+
+    Parameters
+    ----------
+    network : NoisyNetwork
+        What is run.
+    n_draws : int
+        K.
+    generator : torch.Generator
+        Source of the draws.
+    in_blocks : bool
+        Whether `Dense` and low-rank noise is drawn in blocks of rows.
+    fixed : bool
+        Whether every call has the same draws.
+    shared : bool
+        Whether all images of a batch have the same draws.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    >>> x = torch.full((2, 1, 2, 2), 0.5)
+    >>> NoisyNetwork(model, images=x).draws(5, generator=None).logits(x).shape  # without noise all draws are one
+    torch.Size([1, 2, 3])
+    """
 
     def __init__(
-        self, network: NoisyNetwork, n_draws: int, generator: torch.Generator, in_blocks: bool, shared: bool
+        self,
+        network: NoisyNetwork,
+        n_draws: int,
+        generator: torch.Generator,
+        in_blocks: bool,
+        fixed: bool,
+        shared: bool,
     ) -> None:
         self.network, self.n_draws, self.generator = network, n_draws, generator
+        self._seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device)) if fixed else None
         self._noises: dict[str, Covariance | Sampler] = {}
         for name, noise in network.noises.items():
-            # Shared draws are few: blocks of them pay for a dense factor alone.
-            sampler = self._sampler(noise) if in_blocks and (isinstance(noise, Dense) or not shared) else None
+            # A sampler goes on where it was, so that fixed draws have none. Shared draws are few: blocks of them pay
+            # for a dense factor alone.
+            blocks = in_blocks and not fixed and (isinstance(noise, Dense) or not shared)
+            sampler = self._sampler(noise) if blocks else None
             self._noises[name] = sampler or noise
             if shared:
                 self._noises[name] = cast(Covariance, SharedDraws(noise, n_draws, sampler))
@@ -248,53 +375,34 @@ class Draws:
         return noise.sampler(generator=self.generator, block=min(BLOCK_ROWS, max(BLOCK_NUMBERS // noise.n, 1)))
 
     def logits(self, images: Tensor) -> Tensor:
-        """(K, batch, classes), under fresh draws."""
-        with inject(self.network.model, self._noises, generator=self.generator, draws=self.n_draws):
-            return self.network.model(images).unflatten(0, (self.n_draws, -1))
+        """The logits under K draws.
+
+        Parameters
+        ----------
+        images : torch.Tensor
+            (batch, channel, row, column), in [0, 1].
+
+        Returns
+        -------
+        torch.Tensor
+            (K, batch, classes).
+        """
+        generator = self.generator
+        if self._seed is not None:  # the same numbers again, by starting at the same place
+            generator = torch.Generator(generator.device).manual_seed(self._seed)
+        with inject(self.network.model, self._noises, generator=generator, draws=self.n_draws):
+            logits = self.network.model(images)
+        if len(logits) != self.n_draws * len(images):
+            raise ValueError(
+                f"expected logits for {self.n_draws} draws of each of {len(images)} images, got {len(logits)} rows; "
+                f"where a connection skips {self.network.layers[0]!r}, name the block that contains both"
+            )
+        return logits.unflatten(0, (self.n_draws, -1))
 
 
-def check_evaluation_mode(model: nn.Module) -> None:
-    """Refuse a model of which any part is in training mode: dropout would add noise, batch statistics would change.
-
-    Raises
-    ------
-    ValueError
-        Naming the first such module.
-    """
-    for name, module in model.named_modules():
-        if module.training:
-            where = f"its layer {name!r}" if name else "the model"
-            raise ValueError(f"expected a model in evaluation mode, got {where} in training mode; call model.eval()")
-
-
-def check_images(images: Tensor) -> None:
-    """Refuse what are not images.
-
-    Raises
-    ------
-    ValueError
-        Unless they are floating point, (batch, channel, row, column), at least one, with pixels in [0, 1].
-    """
-    if images.ndim != 4 or not images.is_floating_point() or not images.numel():
-        raise ValueError(
-            f"expected float images (batch, channel, row, column), got {images.dtype} {tuple(images.shape)}"
-        )
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f"expected pixels in [0, 1], got {images.min():g} to {images.max():g}")
-
-
-def check_labels(labels: Tensor, images: Tensor, n_classes: int) -> None:
-    """Refuse labels that are not one int64 class an image.
-
-    Raises
-    ------
-    ValueError
-        For another number, type or range.
-    """
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise ValueError(f"expected {len(images)} int64 labels, got {labels.dtype} {tuple(labels.shape)}")
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"expected labels from 0 to {n_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+def _moved(noise: Covariance, device: torch.device) -> Covariance:
+    """The noise on a device, once: a copy is factorised anew. Learned noise stays, since gradients lead to it there."""
+    return noise if noise.trainable or noise.device == device else noise.to(device=device)
 
 
 def _check_logits(logits: object, n_images: int) -> None:

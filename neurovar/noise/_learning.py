@@ -13,9 +13,7 @@ from torch.nn import functional as F
 
 from neurovar import _memory
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.networks import _layers, inject
-from neurovar.networks._classifiers import check_labels, seeded
-from neurovar.networks.injection._layer import activation, batch_axis
+from neurovar.networks import batch_axis, check_labels, find_layers, inject, layer_activation, seeded
 
 KINDS = ("dense", "diagonal", "low_rank")
 COPIES = 9
@@ -358,7 +356,7 @@ def _probe(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> Te
     if not len(images) or len(images) != len(labels):
         raise ValueError(f"expected a label an image and at least 1 image, got {len(labels)} for {len(images)}")
     outputs: list[object] = []
-    module = _layers.find(network, [layer])[layer]
+    module = find_layers(network, [layer])[layer]
     handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         n_classes = network.eval()(images[:1]).shape[-1]
@@ -366,6 +364,6 @@ def _probe(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> Te
         handle.remove()
     if len(outputs) != 1:
         raise ValueError(f"expected layer {layer!r} to fire once in a forward pass, got {len(outputs)} times")
-    check_labels(labels, n_classes)
-    output = activation(outputs[0], layer)
+    check_labels(labels, images, n_classes)
+    output = layer_activation(outputs[0], layer)
     return output.movedim(batch_axis(module, output, layer), 0)

@@ -369,9 +369,9 @@ def test_bad_options(message: str) -> None:
 BAD_DATA: dict[str, tuple[Tensor, Tensor]] = {
     "expected a label an image and at least 1 image, got 3 for 4": (torch.ones(4, 4), torch.zeros(3).long()),
     "expected a label an image and at least 1 image, got 0 for 0": (torch.ones(0, 4), torch.zeros(0).long()),
-    "expected int64 labels from 0 to 1, got torch.int64 from 0 to 2": (torch.ones(2, 4), torch.tensor([0, 2])),
-    "expected int64 labels from 0 to 1, got torch.int64 from -1 to 1": (torch.ones(2, 4), torch.tensor([-1, 1])),
-    "expected int64 labels from 0 to 1, got torch.float32 from 0 to 0": (torch.ones(2, 4), torch.zeros(2)),
+    "expected labels from 0 to 1, got 0 to 2": (torch.ones(2, 4), torch.tensor([0, 2])),
+    "expected labels from 0 to 1, got -1 to 1": (torch.ones(2, 4), torch.tensor([-1, 1])),
+    r"expected 2 int64 labels, got torch\.float32": (torch.ones(2, 4), torch.zeros(2)),
     r"expected a finite loss, got \[nan, 0.0\] in epoch 1": (torch.full((2, 4), torch.nan), torch.zeros(2).long()),
 }
 

@@ -1,13 +1,13 @@
 """List a network's layers."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from neurovar.networks._layers import Hook, forward_hooks
 from neurovar.networks.activations._passes import Streams, buffers_kept
 
 N_SHOWN = 2  # batch norm cannot train on one
@@ -48,10 +48,8 @@ def layers(model: nn.Module, example: Tensor | Sequence[int]) -> pd.DataFrame:
     else:
         inputs = torch.zeros(N_SHOWN, *example, device=parameter.device, dtype=parameter.dtype)
     outputs: dict[str, list[Tensor | str]] = {name: [] for name, _ in model.named_modules() if name}
-    with Streams(model, 0).current(), buffers_kept(model), torch.no_grad(), ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name:
-                stack.callback(module.register_forward_hook(_noting(outputs[name])).remove)
+    hooks = {name: _noting(given) for name, given in outputs.items()}
+    with Streams(model, 0).current(), buffers_kept(model), torch.no_grad(), forward_hooks(model, hooks):
         try:
             model(inputs)
         except Exception as error:  # whatever someone's network raises
@@ -65,7 +63,7 @@ def layers(model: nn.Module, example: Tensor | Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "type", "shape", "units", "fires", "note"])
 
 
-def _noting(given: list[Tensor | str]) -> Callable[..., None]:
+def _noting(given: list[Tensor | str]) -> Hook:
     """A hook that keeps what an output is, not its values."""
 
     def note(module: nn.Module, args: object, output: object) -> None:

@@ -1,7 +1,7 @@
 """Forward passes that leave a network as it was, with random streams of their own."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from neurovar.networks import _layers
+from neurovar.networks._layers import Hook, find_layers, forward_hooks
 from neurovar.networks.activations._units import Units
 
 Modification = Callable[[Tensor, torch.Generator], Tensor]
@@ -31,7 +31,7 @@ class Passes:
             raise ValueError(f"expected at least 1 repeat, got {n_repeats}")
         if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
             raise ValueError(f"expected at least one layer, and each once, got {layers!r}")
-        _layers.find(model, layers)
+        find_layers(model, layers)
         self.model, self.layers, self.units = model, list(layers), units
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.named: Mapping[str, Modification] = modifications or {"none": lambda images, generator: images}
@@ -158,14 +158,12 @@ def _capture(model: nn.Module, layers: Sequence[str], units: Units, n: int) -> I
                 "activations.layers says which do (of a compiled network: record before torch.compile)"
             )
 
-    with ExitStack() as stack:
-        for name, module in _layers.find(model, layers).items():
-            stack.callback(module.register_forward_hook(_keeper(name, captured, units, n)).remove)
-        stack.callback(model.register_forward_hook(check_all).remove)
+    keepers = {name: _keeper(name, captured, units, n) for name in layers}
+    with forward_hooks(model, {**keepers, "": check_all}):
         yield captured
 
 
-def _keeper(layer: str, captured: dict[str, Tensor], units: Units, n: int) -> Callable[..., None]:
+def _keeper(layer: str, captured: dict[str, Tensor], units: Units, n: int) -> Hook:
     def keep(module: nn.Module, args: object, output: object) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim not in (2, 3, 4):
             got = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

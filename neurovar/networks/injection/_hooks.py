@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from neurovar.covariance import Covariance, Sampler
-from neurovar.networks import _layers
-from neurovar.networks.injection._layer import activation, batch_axis, repeated, with_activation
+from neurovar.networks._layers import batch_axis, find_layers, layer_activation, with_activation
+from neurovar.networks.injection._repeating import repeated
 
 When = Literal["train", "eval", "both"]
 Source = Callable[[torch.device], Covariance | Sampler]
@@ -65,7 +65,7 @@ class Injection:
         """Set the hooks; `wrap` changes the functions that they call."""
         parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
         root = cast(nn.Module, model.module) if parallel else model  # whose copies, in their threads, have own passes
-        layers = _layers.find(model, self.sources)
+        layers = find_layers(model, self.sources)
         begin, end, add = (wrap(function) for function in (Injection.begin, Injection.end, Layer.add))
         return [
             root.register_forward_pre_hook(MethodType(begin, self)),
@@ -114,7 +114,7 @@ class Layer:
         under_way = self.injection.passes[get_ident()]
         if under_way is None:
             return None
-        signal = activation(output, self.name)
+        signal = layer_activation(output, self.name)
         axis = batch_axis(module, signal, self.name)
         if self.name in under_way.rows:
             why = CELL if isinstance(module, nn.RNNCellBase) else SHARED
@@ -125,7 +125,7 @@ class Layer:
             raise ValueError(f"expected a covariance over the {units} units of layer {self.name!r}, got {noise.n}")
         if self.injection.options.draws > 1 and not under_way.rows:
             output = repeated(module, output, self.injection.options.draws, self.name)
-            signal = activation(output, self.name)
+            signal = layer_activation(output, self.name)
         self._count(signal.shape[axis], under_way)
         if not signal.numel():
             return output

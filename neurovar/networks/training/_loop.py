@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neurovar.covariance import Covariance
-from neurovar.networks._classifiers import check_labels, seeded
+from neurovar.networks._checks import check_labels
+from neurovar.networks._randomness import seeded
 from neurovar.networks.training._network import initialisation_seed
 
 Advance = Callable[[int], object]
@@ -37,7 +38,7 @@ class Schedule:
                 f"{self.learning_rate}"
             )
         with torch.no_grad():
-            check_labels(labels, model.eval()(inputs[:1]).shape[-1])
+            check_labels(labels, inputs, model.eval()(inputs[:1]).shape[-1])
 
     def epochs(
         self, inputs: Tensor, labels: Tensor, change: Change, generator: torch.Generator

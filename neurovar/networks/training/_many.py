@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, parallel_config
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance
+from neurovar.networks._workers import in_workers
 from neurovar.networks.training._loop import Schedule, drawn_seed, moved_to, noisy, unchanged
 from neurovar.networks.training._network import halves, reinitialised
 from neurovar.networks.training._stacked import Source, fit_stacked
@@ -59,7 +59,7 @@ def train_many(
     if images.device.type == "cpu":
         arrays, options = (images.detach().numpy(), labels.numpy()), vars(schedule)
         work = [partial(_seeded, train, model, *arrays, seed, options) for model, seed in zip(models, seeds)]
-        return in_workers(work, n_jobs)
+        return list(in_workers(work, n_jobs))
     return _train_stacked(models, images, labels, schedule, seeds)
 
 
@@ -110,7 +110,7 @@ def retrain_many(
             partial(_seeded, retrain, model, *arrays, seed, options | {"noise": noise})
             for model, noise, seed in zip(models, noises, seeds)
         ]
-        return in_workers(work, n_jobs)
+        return list(in_workers(work, n_jobs))
     return _retrain_stacked(models, images, labels, layer, noises, schedule, seeds)
 
 
@@ -118,22 +118,6 @@ def _check_counts(models: Sequence[object], **others: Sequence[object]) -> None:
     for name, values in others.items():
         if not len(models) or len(values) != len(models):
             raise ValueError(f"expected models and as many {name}, got {len(models)} and {len(values)}")
-
-
-def in_workers(work: Sequence[Callable[[], Result]], n_jobs: int) -> list[Result]:
-    """What each gives, on one thread, in order; large arrays in them are mapped into the memory of all processes."""
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        return Parallel(n_jobs=n_jobs, mmap_mode="c")(delayed(_alone)(each) for each in work)
-
-
-def _alone(work: Callable[[], Result]) -> Result:
-    """On one thread, whatever the process: sums then do not depend on the number of workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return work()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _seeded(

@@ -6,8 +6,8 @@ from collections import OrderedDict
 import numpy as np
 from torch import nn
 
-from neurovar.networks import _layers
-from neurovar.networks._classifiers import seeded
+from neurovar.networks._layers import find_layers
+from neurovar.networks._randomness import seeded
 
 
 def small_network(*, rng: np.random.Generator | int) -> nn.Sequential:
@@ -46,7 +46,7 @@ def halves(model: nn.Sequential, layer: str) -> tuple[nn.Sequential, nn.Sequenti
     """The children of `model` up to and including `layer`, and those after it; they share its parameters."""
     if not isinstance(model, nn.Sequential):
         raise ValueError(f"expected a torch.nn.Sequential, got {type(model).__name__}")
-    _layers.find(model, [layer])
+    find_layers(model, [layer])
     names = [name for name, _ in model.named_children()]
     if layer not in names[:-1]:
         raise ValueError(f"expected one of the layers {names[:-1]}, which have layers after them, got {layer!r}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance
+from neurovar.networks._checks import check_pixels
 from neurovar.networks.training._loop import Advance, Change, Schedule, drawn_seed, fit, noisy, unchanged
 from neurovar.networks.training._network import halves, reinitialised
 
@@ -95,8 +96,8 @@ def gaussian_train(
     """
     if not 0 < sigma < float("inf"):
         raise ValueError(f"expected a finite sigma above 0, got {sigma}")
-    if len(images) and not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f"expected pixels in [0, 1], got {images.min():g} to {images.max():g}")
+    if len(images):
+        check_pixels(images)
 
     def augmented(batch: Tensor, wanted: Tensor) -> Tensor:
         drawn = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=generator.device)

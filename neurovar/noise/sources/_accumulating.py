@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, Diagonal
-from neurovar.networks import Batch, _layers
+from neurovar.networks import Batch, find_layers
 from neurovar.noise.sources._source import NoiseSource
 from neurovar.noise.streaming._accumulator import Accumulator
 from neurovar.noise.streaming._exact import DenseAccumulator, DiagonalAccumulator, KroneckerAccumulator
@@ -76,7 +76,7 @@ def _shapes(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, tuple
     """A dict that forward passes fill with the shapes of the layers' outputs for one stimulus."""
     shapes: dict[str, tuple[int, ...]] = {}
     with ExitStack() as stack:
-        for name, module in _layers.find(model, layers).items():
+        for name, module in find_layers(model, layers).items():
             stack.callback(module.register_forward_hook(_shape_keeper(name, shapes)).remove)
         yield shapes
 

@@ -13,8 +13,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, Diagonal
-from neurovar.networks import adversarial_train, gaussian_train, reinitialised, retrain, retrain_many
-from neurovar.networks.training._many import in_workers
+from neurovar.networks import adversarial_train, gaussian_train, in_workers, reinitialised, retrain, retrain_many
 from neurovar.noise import CONTROLS, with_controls
 from neurovar.robustness.baselines._matching import Match, clean_accuracy, match_clean_accuracy
 from neurovar.robustness.evaluation._networks import NoisyNetwork

@@ -8,8 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from neurovar.networks import inject
-from neurovar.networks._classifiers import check_labels
+from neurovar.networks import check_labels, inject
 from neurovar.robustness.evaluation._networks import NoisyNetwork
 
 Make = Callable[[float], NoisyNetwork]
@@ -144,7 +143,7 @@ def clean_accuracy(
     with torch.no_grad(), inject(network.model, network.noises, generator=generator, draws=draws):
         for shown, wanted in zip(images.split(BATCH), labels.split(BATCH)):
             logits = network.model(shown).view(draws, len(shown), -1).sum(0)
-            check_labels(wanted, logits.shape[-1])
+            check_labels(wanted, shown, logits.shape[-1])
             correct += int((logits.argmax(1) == wanted).sum())
     return correct / len(images)
 

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance, Diagonal
-from neurovar.networks import _layers, inject
-from neurovar.networks._classifiers import check_labels
-from neurovar.networks.injection._layer import activation, with_activation
+from neurovar.networks import check_labels, find_layers, inject, layer_activation, with_activation
 
 Norm = Literal["l2", "mahalanobis"]
 ABSTAIN = -1
@@ -312,7 +310,7 @@ def _tensors(model: nn.Module, images: xr.DataArray, labels: xr.DataArray) -> tu
         logits = model(x[:1])
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"expected logits (batch, classes) of at least two classes, got {tuple(logits.shape)}")
-    check_labels(y, logits.shape[1])
+    check_labels(y, x, logits.shape[1])
     return x, y
 
 
@@ -338,14 +336,14 @@ def _check_front(model: nn.Module, layer: str, image: Tensor, *, around: bool) -
     kept: list[Tensor] = []
 
     def cut(module: nn.Module, args: object, output: object) -> object:
-        kept.append(activation(output, layer).detach())
+        kept.append(layer_activation(output, layer).detach())
         return with_activation(output, kept[-1])
 
     image = image.clone().requires_grad_()
     with ExitStack() as stack:
         stack.enter_context(inject(model, {}, generator=torch.Generator()))  # no noise, and compiled code off
         stack.enter_context(torch.enable_grad())
-        stack.callback(_layers.find(model, [layer])[layer].register_forward_hook(cut).remove)
+        stack.callback(find_layers(model, [layer])[layer].register_forward_hook(cut).remove)
         logits, _ = model(image), model(image)
     if not torch.equal(*kept):
         raise ValueError(f"expected layers before {layer!r} that give the same twice, got others: they are random")

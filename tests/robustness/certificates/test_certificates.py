@@ -418,7 +418,7 @@ BAD: dict[str, Callable] = {
         linear(), x, y, sigma=1, generator=seeded(), **DRAWS | {"n_draws": 0}
     ),
     r"expected pixels in \[0, 1\], got": lambda x, y: certify(linear(), x + 1, y, sigma=1, generator=seeded(), **DRAWS),
-    "expected int64 labels from 0 to 1, got": lambda x, y: certify(
+    "expected labels from 0 to 1, got": lambda x, y: certify(
         linear(), x, y + 2, sigma=1, generator=seeded(), **DRAWS
     ),
     r"expected images \(stimulus, channel, row, column\)": lambda x, y: certify(

@@ -11,8 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.networks import modify
-from neurovar.networks._classifiers import seeded
+from neurovar.networks import modify, seeded
 from neurovar.robustness import Attack, Modified, NoisyNetwork, checklist, evaluate, gradients
 from neurovar.robustness.evaluation import _cell
 from neurovar.robustness.evaluation import _conditions as attacks
