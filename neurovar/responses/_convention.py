@@ -314,9 +314,14 @@ def means_kernel(values: Any) -> Any:
 
 
 def floating(values: Any) -> Any:
-    """An array as it is, or integers as float64."""
+    """An array as it is; integers as float64, half precision as float32, in which sums over trials still add up."""
     xp = array_namespace(values)
-    return values if xp.isdtype(values.dtype, "real floating") else xp.astype(values, xp.float64)
+    if not xp.isdtype(values.dtype, "real floating"):
+        return xp.astype(values, xp.float64)
+    bits = xp.finfo(values.dtype).bits
+    if bits > 64:  # linear algebra has no such precision
+        raise ValueError(f"expected double precision or less, got dtype {values.dtype}: convert it to float64")
+    return values if bits >= 32 else xp.astype(values, xp.float32)
 
 
 def center_repeats(responses: xr.DataArray) -> xr.DataArray:

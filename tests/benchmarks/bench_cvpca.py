@@ -20,7 +20,7 @@ import reference
 from sklearn.decomposition import PCA
 
 from neurovar.responses import split_kernel
-from neurovar.statistics import cross_spectrum_kernel, cvpca_kernel
+from neurovar.statistics import kernels
 
 N_STIMULI, N_UNITS, N_SPLITS, N_RANKS = 2800, 10_000, 10, 1024
 N_RUNS = 3
@@ -56,7 +56,7 @@ def run(values: np.ndarray, halves: list[tuple[np.ndarray, np.ndarray]]) -> dict
     first, second = halves[0]
     square, vectors = trials[:N_STIMULI] @ trials[:N_STIMULI].T, first[:, :N_RANKS].copy()
     return {
-        "neurovar": seconds(lambda: cvpca_kernel(values, N_SPLITS, np.random.default_rng(0))),
+        "neurovar": seconds(lambda: kernels.cvpca(values, N_SPLITS, np.random.default_rng(0))),
         "public": seconds(lambda: [reference.public_cvpca(*pair) for pair in halves]),
         "one by one": N_SPLITS * seconds(lambda: (first @ first.T, second @ first.T)),
         "left": seconds(lambda: trials @ trials.T) + N_SPLITS * seconds(lambda: square @ vectors),
@@ -75,7 +75,7 @@ def bench_cvpca() -> None:
         print(f"  {name}: {statistics.median(times):.1f} s, {statistics.median(ratios):.2f} × neurovar's time")
     expected = exact_public_cvpca(*halves[0]) / (N_STIMULI - 1)
     for name, got in {
-        "neurovar": cross_spectrum_kernel(*halves[0]),
+        "neurovar": kernels.cross_spectrum(*halves[0]),
         "public": reference.public_cvpca(*halves[0]) / (N_STIMULI - 1),
     }.items():
         error = np.abs(got - expected)

@@ -31,7 +31,7 @@ def public_names() -> list[str]:
     names = []
     for group in GROUPS:
         for node in ast.parse((group / "__init__.pyi").read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ImportFrom):
+            if isinstance(node, ast.ImportFrom) and node.module:  # else a module, such as `kernels`
                 names += [f"neurovar.{group.name}.{node.module}.{alias.name}" for alias in node.names]
     return names
 

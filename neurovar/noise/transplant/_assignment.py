@@ -10,7 +10,7 @@ from neurovar.covariance import LowRankPlusDiagonal
 from neurovar.noise.transplant._axes import BLOCK
 from neurovar.noise.transplant._target import like, require_same_units
 from neurovar.responses import ROUNDING, align, constant_units, means_kernel, repeat_counts
-from neurovar.statistics import factor_analysis_kernel, noise_covariance
+from neurovar.statistics import kernels, noise_covariance
 
 NOBODY = -1
 
@@ -95,7 +95,7 @@ def _source_noise(source: xr.DataArray, n_factors: int) -> LowRankPlusDiagonal:
     most = int((2 * n + 1 - (8 * n + 1) ** 0.5) / 2)
     if not 1 <= n_factors <= most:
         raise ValueError(f"expected n_factors from 1 to {most} for {n} units of the source, got {n_factors}")
-    loadings, private, converged = factor_analysis_kernel(covariance, n_factors)
+    loadings, private, converged = kernels.factor_analysis(covariance, n_factors)
     if not converged:
         raise ValueError(f"expected noise of the source to which {n_factors} factors can be fitted, got no convergence")
     return LowRankPlusDiagonal(torch.from_numpy(loadings.copy()), torch.from_numpy(private))

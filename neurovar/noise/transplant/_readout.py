@@ -13,7 +13,7 @@ from neurovar.covariance import LowRankPlusDiagonal
 from neurovar.noise.transplant._axes import BLOCK, principal_axes
 from neurovar.noise.transplant._target import like, require_same_units, stimulus_means
 from neurovar.responses import ROUNDING, align, repeat_counts, validate
-from neurovar.statistics import corrected_r2_kernel, noise_covariance
+from neurovar.statistics import kernels, noise_covariance
 
 PENALTIES = 10.0 ** np.linspace(-7, 3, 21)
 """Of ridge regression, as parts of the largest squared singular value of the target's responses."""
@@ -209,7 +209,7 @@ def _goodness(
     with np.errstate(invalid="ignore", divide="ignore"):
         product = (predicted * y).sum(axis=0)
         if corrected:
-            r2 = np.sign(product) * corrected_r2_kernel(predicted, shared.values)
+            r2 = np.sign(product) * kernels.corrected_r2(predicted, shared.values)
         else:
             r2 = np.sign(product) * product**2 / ((predicted**2).sum(axis=0) * (y**2).sum(axis=0))
     coords = {name: coord for name, coord in shared.coords.items() if coord.dims == ("unit",)}

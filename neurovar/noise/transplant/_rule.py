@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 from neurovar import _memory
 from neurovar.covariance import Dense
 from neurovar.noise.transplant._target import like
-from neurovar.statistics import binned, noise_covariance_kernel, pairs, signal_correlation
+from neurovar.statistics import binned, kernels, pairs, signal_correlation
 
 COPIES = 6
 """Matrices over the target's units that are held at once."""
@@ -76,7 +76,7 @@ def fit_signal_rule(
     mean = np.nanmean(source.values, axis=(0, 1))
     if (mean <= 0).any():
         raise ValueError(f"expected positive mean responses, got {int((mean <= 0).sum())} units at 0 or below")
-    variance = np.diag(noise_covariance_kernel(source.values)[0])
+    variance = np.diag(kernels.noise_covariance(source.values)[0])
     exponent = np.polyfit(np.log(mean), np.log(variance), 1)[0]
     return SignalRule(bins.attrs["intercept"], bins.attrs["slope"], float(exponent), bins)
 

@@ -7,14 +7,17 @@ import xarray as xr
 from array_api_compat import array_namespace, device, to_device
 from scipy.linalg import subspace_angles
 
-from neurovar.responses import constant_units, floating, repeat_counts, require_simultaneous, validate
-from neurovar.statistics._groups import grouped
-from neurovar.statistics.estimation._common import carried, require_stimuli
+from neurovar.responses import floating, repeat_counts, validate
+from neurovar.statistics._estimator import Needs, estimator, require_splits
+from neurovar.statistics._groups import distinct
 
 SPLIT_WITHIN = 4
 """The least repeats of a stimulus whose trials are split in two; those of one with fewer stay together."""
 
+SIGNAL_AND_NOISE = Needs(stimuli=3, together=True, noise=True)
 
+
+@estimator(SIGNAL_AND_NOISE)
 def noise_in_signal(
     responses: xr.DataArray,
     *,
@@ -69,12 +72,10 @@ def noise_in_signal(
     >>> float(aligned.chance), float(aligned.fraction.round(1))
     (0.2, 0.2)
     """
-    if by is not None:
-        return grouped(lambda group: noise_in_signal(group, n_dims=n_dims, n_splits=n_splits, rng=rng), responses, by)
     _require(responses, n_splits, n_dims=n_dims)
-    fraction, maximum = noise_in_signal_kernel(floating(responses.values), n_dims, n_splits, np.random.default_rng(rng))
+    fraction, maximum = noise_in_signal_kernel(responses.values, n_dims, n_splits, np.random.default_rng(rng))
     quantities = {"fraction": fraction, "chance": n_dims / responses.sizes["unit"], "maximum": maximum}
-    return xr.Dataset(quantities, attrs=carried(responses) | {"n_dims": n_dims, "n_splits": n_splits})
+    return xr.Dataset(quantities, attrs={"n_dims": n_dims, "n_splits": n_splits})
 
 
 def noise_in_signal_kernel(values: Any, n_dims: int, n_splits: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -88,6 +89,7 @@ def noise_in_signal_kernel(values: Any, n_dims: int, n_splits: int, rng: np.rand
     return fraction, maximum
 
 
+@estimator(SIGNAL_AND_NOISE)
 def principal_angles(
     responses: xr.DataArray,
     *,
@@ -132,24 +134,18 @@ def principal_angles(
     >>> principal_angles(da, n_signal=2, n_noise=3, rng=0).angle.shape
     (2,)
     """
-    if by is not None:
-        return grouped(
-            lambda group: principal_angles(group, n_signal=n_signal, n_noise=n_noise, n_splits=n_splits, rng=rng),
-            responses,
-            by,
-        )
     _require(responses, n_splits, n_signal=n_signal)
     n_units = responses.sizes["unit"]
     if not 1 <= n_noise < n_units:
         raise ValueError(f"expected n_noise from 1 to {n_units - 1} ({n_units} units), got {n_noise}")
     rng = np.random.default_rng(rng)
-    angle = principal_angles_kernel(floating(responses.values), n_signal, n_noise, n_splits, rng)
+    angle = principal_angles_kernel(responses.values, n_signal, n_noise, n_splits, rng)
     spans = [[rng.standard_normal((n_units, n)) for n in (n_signal, n_noise)] for _ in range(n_splits)]
     chance = np.mean([_angles(*pair) for pair in spans], axis=0)
     return xr.Dataset(
         {"angle": ("rank", angle, {"units": "degrees"}), "chance": ("rank", chance, {"units": "degrees"})},
         coords={"rank": np.arange(1, len(angle) + 1)},
-        attrs=carried(responses) | {"n_signal": n_signal, "n_noise": n_noise, "n_splits": n_splits},
+        attrs={"n_signal": n_signal, "n_noise": n_noise, "n_splits": n_splits},
     )
 
 
@@ -166,6 +162,7 @@ def principal_angles_kernel(
     return total / n_splits
 
 
+@estimator(SIGNAL_AND_NOISE)
 def class_alignment(
     responses: xr.DataArray,
     *,
@@ -217,22 +214,14 @@ def class_alignment(
     >>> float(class_alignment(da, classes="clip", n_dims=2, rng=0).chance)
     0.2
     """
-    if by is not None:
-        return grouped(
-            lambda group: class_alignment(group, classes=classes, n_dims=n_dims, n_splits=n_splits, rng=rng),
-            responses,
-            by,
-        )
     kept, labels = _repeated_classes(responses, classes)
     _require(kept, n_splits, n_dims=n_dims, n_classes=labels.max() + 1)
     in_class, out_of_class, maximum = class_alignment_kernel(
-        floating(kept.values), labels, n_dims, n_splits, np.random.default_rng(rng)
+        kept.values, labels, n_dims, n_splits, np.random.default_rng(rng)
     )
     chance = n_dims / responses.sizes["unit"]
     quantities = {"in_class": in_class, "out_of_class": out_of_class, "chance": chance, "maximum": maximum}
-    return xr.Dataset(
-        quantities, attrs=carried(responses) | {"classes": classes, "n_dims": n_dims, "n_splits": n_splits}
-    )
+    return xr.Dataset(quantities, attrs={"classes": classes, "n_dims": n_dims, "n_splits": n_splits})
 
 
 def class_alignment_kernel(
@@ -253,13 +242,8 @@ def class_alignment_kernel(
 
 def _require(responses: xr.DataArray, n_splits: int, *, n_classes: int | None = None, **n_dims: int) -> None:
     """Raise ValueError unless the halves of the trials have noise and so many signal dimensions."""
-    require_stimuli(responses, 3)
-    require_simultaneous(responses)
-    if n_splits < 1:
-        raise ValueError(f"expected at least 1 split, got {n_splits}")
+    require_splits(n_splits)
     n_units = responses.sizes["unit"]
-    if len(constant_units(responses)) == n_units:
-        raise ValueError(f"expected units that vary between repeats, got none among {n_units}")
     n_repeats = repeat_counts(responses).values
     n_few = int(((n_repeats > 1) & (n_repeats < SPLIT_WITHIN)).sum())
     n_points, what = int((n_repeats >= SPLIT_WITHIN).sum()) + n_few // 2, "stimuli in half of the trials"
@@ -279,7 +263,7 @@ def _repeated_classes(responses: xr.DataArray, classes: str) -> tuple[xr.DataArr
     available = [str(name) for name, coord in responses.coords.items() if coord.dims == ("stimulus",)]
     if classes not in available:
         raise ValueError(f"expected classes= a coordinate of stimulus ({', '.join(available)}), got {classes!r}")
-    names, labels = np.unique(responses[classes].values, return_inverse=True)
+    names, labels = distinct(responses[classes])
     kept = np.flatnonzero(repeat_counts(responses).values >= SPLIT_WITHIN)
     counts = np.bincount(labels[kept], minlength=len(names))
     if counts.min() < 2:
@@ -304,6 +288,7 @@ class _Half(NamedTuple):
 
 
 def _halves(values: Any, rng: np.random.Generator) -> tuple[_Half, _Half]:
+    values = floating(values)
     absent = np.asarray(to_device(array_namespace(values).isnan(values[:, :, 0]), "cpu"))
     first, second = (_half(values, chosen) for chosen in halve(~absent, rng))
     return first, second

@@ -7,15 +7,17 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import validate
-from neurovar.statistics._groups import grouped, groups_of, unit_coords
-from neurovar.statistics.estimation._common import carried, labelled_units, require_counts
+from neurovar.responses import floating
+from neurovar.statistics._estimator import Needs, estimator
+from neurovar.statistics._groups import groups_of
 
 LEAST_MATCHED = 5  # points, as in the Variance Toolbox
 EXPONENTS = 50.0  # the largest |exponent| that is looked for
 NEGLIGIBLE = 1e-6  # rounding of float32, relative
+COUNTS = Needs(counts=True)
 
 
+@estimator(COUNTS)
 def fano_factor(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArray:
     """Fano factor of each unit: variance / mean of its spike counts, averaged over stimuli.
 
@@ -48,10 +50,7 @@ def fano_factor(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArr
     >>> fano_factor(da).item()
     1.0
     """
-    if by is not None:
-        return grouped(lambda group: fano_factor(group), responses, by)
-    require_repeated_counts(responses)
-    return labelled_units(fano_factor_kernel(responses.values), responses)
+    return xr.DataArray(fano_factor_kernel(responses.values), dims="unit")
 
 
 def fano_factor_kernel(values: Any) -> Any:
@@ -72,27 +71,13 @@ def moments_kernel(values: Any) -> tuple[Any, Any, Any]:
 
 def deviations_kernel(values: Any) -> tuple[Any, Any, Any]:
     """As `moments_kernel`, with each trial's deviation (stimulus, repeat, unit), 0 where absent, not the variance."""
-    xp = array_namespace(values)
-    if not xp.isdtype(values.dtype, "real floating"):
-        values = xp.astype(values, xp.float64)
+    xp, values = array_namespace(values), floating(values)
     present = ~xp.isnan(values[:, :, 0])
     n_repeats = xp.sum(xp.astype(present, values.dtype), axis=1)
     repeated = n_repeats > 1
     values, present, n_repeats = values[repeated], present[repeated][:, :, None], n_repeats[repeated][:, None]
     mean = xp.sum(xp.where(present, values, 0), axis=1) / n_repeats
     return mean, xp.where(present, values - mean[:, None, :], 0), n_repeats
-
-
-def require_repeated_counts(responses: xr.DataArray) -> None:
-    """Raise ValueError unless `responses` are valid spike counts with two repeats of some stimulus."""
-    validate(responses, min_repeats=2)
-    require_counts(responses)
-    broken = np.nan_to_num(responses.values % 1)
-    if broken.any():
-        first = responses.values[broken != 0][0]
-        raise ValueError(
-            f"expected whole numbers of spikes, got {np.count_nonzero(broken)} others (the first: {first:g})"
-        )
 
 
 def mean_matched_fano_factor(
@@ -194,7 +179,7 @@ def _systems(
 def _points(name: str, responses: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, variance and number of repeats of each unit and stimulus with spikes."""
     try:
-        require_repeated_counts(responses)
+        responses = COUNTS.check(responses)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     mean, variance, n_repeats = moments_kernel(responses.values)
@@ -221,6 +206,7 @@ def _slope(point: tuple[np.ndarray, ...], kept: np.ndarray | slice, floor: float
     return slope, np.sqrt((weight * (variance - slope * mean) ** 2).sum() / dof / scale)
 
 
+@estimator(Needs())
 def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset:
     """How the noise variance grows with the mean, σ² = factor · μ^exponent: the log-mean–log-variance slope.
 
@@ -264,9 +250,6 @@ def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Da
     >>> round(float(variance_scaling(da).population_exponent), 1)
     1.0
     """
-    if by is not None:
-        return grouped(variance_scaling, responses, by)
-    validate(responses, min_repeats=2)
     units, population, positive = variance_scaling_kernel(responses.values)
     if np.isnan(population[0]).any():
         raise ValueError(
@@ -277,7 +260,7 @@ def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Da
     variables["n_points"] = ("unit", positive.sum(axis=0))
     scalars = {f"population_{name}": value[0] for name, value in zip(("exponent", "factor"), population, strict=True)}
     dropped = {"n_dropped": int((~positive).sum())}
-    return xr.Dataset(variables | scalars | dropped, unit_coords(responses), carried(responses))
+    return xr.Dataset(variables | scalars | dropped)
 
 
 def variance_scaling_kernel(values: Any) -> tuple[tuple[Any, Any], tuple[Any, Any], Any]:

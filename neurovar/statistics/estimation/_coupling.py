@@ -5,12 +5,11 @@ from typing import Any
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import require_simultaneous, validate
-from neurovar.statistics._groups import grouped
-from neurovar.statistics.estimation._common import labelled_units, require_units, require_varying
+from neurovar.statistics._estimator import Needs, estimator
 from neurovar.statistics.estimation._signal import means_and_noise
 
 
+@estimator(Needs(units=2, together=True, varying=True))
 def population_coupling(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArray:
     """Population coupling of each unit: how its noise follows the others'; `by=` groups units or stimuli.
 
@@ -46,13 +45,7 @@ def population_coupling(responses: xr.DataArray, *, by: str | None = None) -> xr
     >>> population_coupling(da).round(3).values
     array([0.982, 0.982, 0.866])
     """
-    if by is not None:
-        return grouped(population_coupling, responses, by)
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
-    require_units(responses, 2)
-    require_varying(responses)
-    return labelled_units(population_coupling_kernel(responses.values), responses)
+    return xr.DataArray(population_coupling_kernel(responses.values), dims="unit")
 
 
 def population_coupling_kernel(values: Any) -> Any:

@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import constant_units, repeat_counts, require_simultaneous, validate
-from neurovar.statistics._groups import grouped
+from neurovar.responses import floating, repeat_counts
+from neurovar.statistics._estimator import Needs, estimator
 from neurovar.statistics.estimation._noise import noise_covariance
 
 
@@ -16,6 +16,7 @@ from neurovar.statistics.estimation._noise import noise_covariance
 def effective_dimensionality(responses: xr.DataArray, *, corrected: bool = ..., by: None = ...) -> float: ...
 @overload
 def effective_dimensionality(responses: xr.DataArray, *, corrected: bool = ..., by: str) -> xr.DataArray: ...
+@estimator(Needs(together=True, noise=True))
 def effective_dimensionality(
     responses: xr.DataArray, *, corrected: bool = False, by: str | None = None
 ) -> float | xr.DataArray:
@@ -56,12 +57,6 @@ def effective_dimensionality(
     >>> effective_dimensionality(da) < 25, 35 < effective_dimensionality(da, corrected=True) < 45
     (True, True)
     """
-    if by is not None:
-        return grouped(lambda group: effective_dimensionality(group, corrected=corrected), responses, by)
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
-    if len(constant_units(responses)) == responses.sizes["unit"]:
-        raise ValueError(f"expected units that vary between repeats, got none among {responses.sizes['unit']}")
     if not corrected:
         return effective_dimensionality_kernel(noise_covariance(responses).values)
     _require_pairs(repeat_counts(responses).values)
@@ -76,7 +71,7 @@ def effective_dimensionality(
 
 def effective_dimensionality_kernel(matrix: Any) -> float:
     """(tr C)² / ‖C‖²_F of a covariance (unit, unit), NumPy or torch."""
-    xp = array_namespace(matrix)
+    xp, matrix = array_namespace(matrix), floating(matrix)
     return _total(xp.linalg.diagonal(matrix)) ** 2 / _total(matrix**2)
 
 
@@ -117,9 +112,7 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
 
 def padded_noise(values: Any) -> tuple[Any, Any]:
     """Residuals (stimulus, repeat, unit), 0 where a trial is absent, and float64 Rₛ (stimulus,); NumPy or torch."""
-    xp = array_namespace(values)
-    if not xp.isdtype(values.dtype, "real floating"):
-        values = xp.astype(values, xp.float64)
+    xp, values = array_namespace(values), floating(values)
     present = ~xp.isnan(values[:, :, :1])
     count = xp.sum(xp.astype(present, values.dtype), axis=1, keepdims=True)
     zero = xp.zeros_like(values[:1, :1, :1])

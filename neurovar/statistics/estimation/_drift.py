@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import DIMS, floating, means_kernel, require_simultaneous, residuals_kernel, validate
-from neurovar.statistics.estimation._common import require_units
+from neurovar.responses import DIMS, floating, means_kernel, residuals_kernel
+from neurovar.statistics._estimator import Needs
 
 UNITS_TOGETHER = 500  # whose running sums are held at once, in float64
 
@@ -53,7 +53,7 @@ def remove_drift(responses: xr.DataArray, *, window: int) -> xr.DataArray:
     >>> remove_drift(da, window=3).values[0, :, 0].round(1).tolist()
     [3.7, 4.3, 3.8, 3.3]
     """
-    validate(responses, min_repeats=2)
+    responses = Needs().check(responses)
     if window < 3 or window % 2 != 1:
         raise ValueError(f"expected an odd window of at least 3 presentations, got {window}")
     values = remove_drift_kernel(responses.values, _presentations(responses), window)
@@ -142,11 +142,7 @@ def remove_gain(responses: xr.DataArray) -> xr.DataArray:
     >>> remove_gain(da).values.tolist()
     [[[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]]
     """
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
-    require_units(responses, 2)
-    if "residuals" in responses.attrs:
-        raise ValueError(f"expected responses with their means, got residuals ({responses.attrs['residuals']})")
+    responses = Needs(units=2, together=True, means=True).check(responses)
     how = "least squares of each trial on the stimulus means of the other units"
     return responses.copy(data=remove_gain_kernel(responses.values)).assign_attrs(gain_removed=how)
 

@@ -10,9 +10,7 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.responses import require_simultaneous, validate
-from neurovar.statistics._groups import grouped, unit_coords
-from neurovar.statistics.estimation._common import carried, labelled_units, require_varying
+from neurovar.statistics._estimator import Needs, estimator, finished
 
 LEAST_PRIVATE = 0.01
 """The least private variance, as a part of the unit's variance: that of `fastfa`, public code of Umakantha et al."""
@@ -126,9 +124,7 @@ def factor_analysis(
     >>> factor_analysis(da, max_factors=3, n_folds=4, rng=0).n_factors
     0
     """
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
-    require_varying(responses)
+    responses = Needs(together=True, varying=True).check(responses)
     contrasts = noise_contrasts(responses.values, np.random.default_rng(rng))
     _require_factors(contrasts, n_factors, max_factors, n_folds)
     covariance = contrasts.T @ contrasts / len(contrasts)
@@ -138,13 +134,10 @@ def factor_analysis(
         loadings, private, converged = factor_analysis_kernel(covariance, chosen)
     at_bound = np.flatnonzero(private <= 1.001 * LEAST_PRIVATE * np.diag(covariance)).tolist()
     return FactorAnalysis(
-        loadings=xr.DataArray(
-            loadings,
-            dims=("unit", "factor"),
-            coords=unit_coords(responses) | {"factor": np.arange(1, chosen + 1)},
-            attrs=carried(responses),
+        loadings=finished(
+            xr.DataArray(loadings, {"factor": np.arange(1, chosen + 1)}, ("unit", "factor")), responses, "loadings"
         ),
-        private=labelled_units(private, responses).assign_attrs(at_bound=at_bound),
+        private=finished(xr.DataArray(private, dims="unit", attrs={"at_bound": at_bound}), responses, "private"),
         log_likelihood=xr.DataArray(likelihood, coords={"n_factors": np.arange(max_factors + 1)}, dims="n_factors"),
         dof=len(contrasts),
         converged=converged and folds_converged,
@@ -163,6 +156,7 @@ def _require_factors(contrasts: np.ndarray, n_factors: int | None, max_factors: 
         raise ValueError(f"expected n_factors from 0 to max_factors = {max_factors}, got {n_factors}")
 
 
+@estimator(Needs(together=True, varying=True))
 def shared_variance(
     responses: xr.DataArray,
     *,
@@ -195,19 +189,15 @@ def shared_variance(
     >>> int(metrics.shared_dimensionality), float(metrics.percent_shared_variance.mean())
     (0, 0.0)
     """
-    if by is not None:
-        return grouped(
-            lambda group: shared_variance(group, max_factors=max_factors, n_folds=n_folds, rng=rng), responses, by
-        )
     fitted = factor_analysis(responses, max_factors=max_factors, n_folds=n_folds, rng=rng)
     metrics = {
-        "percent_shared_variance": fitted.percent_shared_variance,
+        "percent_shared_variance": fitted.percent_shared_variance.variable,
         "loading_similarity": fitted.loading_similarity,
         "shared_dimensionality": fitted.shared_dimensionality(),
         "n_factors": fitted.n_factors,
         "converged": fitted.converged,
     }
-    return xr.Dataset(metrics, attrs=carried(responses))
+    return xr.Dataset(metrics)
 
 
 def noise_contrasts(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,21 +8,15 @@ from array_api_compat import array_namespace, device
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from neurovar.responses import require_simultaneous
-from neurovar.statistics._groups import grouped, unit_coords
-from neurovar.statistics.estimation._common import carried, require_units
-from neurovar.statistics.estimation._counts import (
-    NEGLIGIBLE,
-    deviations_kernel,
-    moments_kernel,
-    require_repeated_counts,
-)
+from neurovar.statistics._estimator import Needs, estimator
+from neurovar.statistics.estimation._counts import COUNTS, NEGLIGIBLE, deviations_kernel, moments_kernel
 
 FITTED = ("gain_variance", "standard_error", "log_likelihood", "poisson_log_likelihood", "gain_share")
 LARGEST = 1e6  # gain variance that is looked for
 MOST_STEPS = 300  # enough wherever there is a shared gain
 
 
+@estimator(COUNTS)
 def fit_modulated_poisson(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset:
     """Gain variance of each unit: counts are Poisson with mean gain × μₛ, the gain gamma with mean 1 and variance σ².
 
@@ -69,15 +63,8 @@ def fit_modulated_poisson(responses: xr.DataArray, *, by: str | None = None) -> 
     >>> abs(fitted.gain_variance.item() - 0.25) < 2 * fitted.standard_error.item()
     True
     """
-    if by is not None:
-        return grouped(fit_modulated_poisson, responses, by)
-    require_repeated_counts(responses)
     fitted = fit_modulated_poisson_kernel(responses.values)
-    return xr.Dataset(
-        {name: ("unit", fitted[:, column]) for column, name in enumerate(FITTED)},
-        coords=unit_coords(responses),
-        attrs=carried(responses),
-    )
+    return xr.Dataset({name: ("unit", fitted[:, column]) for column, name in enumerate(FITTED)})
 
 
 def fit_modulated_poisson_kernel(values: np.ndarray) -> np.ndarray:
@@ -135,6 +122,7 @@ def _exceeding(counts: np.ndarray) -> np.ndarray:
     return np.cumsum(np.bincount(counts)[::-1])[::-1][1:]
 
 
+@estimator(Needs(counts=True, together=True, units=3))
 def shared_gain(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset:
     """Covariances of the units' gains, and the gain that the population shares: counts Poisson given their gains.
 
@@ -180,11 +168,6 @@ def shared_gain(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset
     >>> round(shared_gain(da).shared_gain_variance.item(), 2)
     0.1
     """
-    if by is not None:
-        return grouped(shared_gain, responses, by)
-    require_repeated_counts(responses)
-    require_simultaneous(responses)
-    require_units(responses, 3)
     covariance, shared, loading = shared_gain_kernel(responses.values)
     fraction = np.divide(
         loading**2, np.diag(covariance), where=np.diag(covariance) > 0, out=np.full_like(loading, np.nan)
@@ -195,9 +178,7 @@ def shared_gain(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset
             "loading": ("unit", loading),
             "shared_fraction": ("unit", fraction),
             "shared_gain_variance": float(shared),
-        },
-        coords=unit_coords(responses),
-        attrs=carried(responses),
+        }
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import constant_units, repeat_counts, require_simultaneous, validate
-from neurovar.statistics._groups import grouped
+from neurovar.responses import constant_units, floating, repeat_counts
+from neurovar.statistics._estimator import Needs, estimator
 from neurovar.statistics.estimation._noise import noise_trials
 
 SPARE = 6
@@ -33,6 +33,10 @@ class FisherInformation:
     n_units: int
     n_repeats: tuple[int, int]
 
+    def to_dataset(self) -> xr.Dataset:
+        """The same as scalars of a Dataset, `n_repeats` along a dim `of_pair`."""
+        return xr.Dataset(asdict(self) | {"n_repeats": ("of_pair", list(self.n_repeats))})
+
 
 @overload
 def fisher_information(
@@ -42,6 +46,7 @@ def fisher_information(
 def fisher_information(
     responses: xr.DataArray, *, pair: tuple[Hashable, Hashable], distance: float, by: str
 ) -> xr.Dataset: ...
+@estimator(Needs(together=True))
 def fisher_information(
     responses: xr.DataArray, *, pair: tuple[Hashable, Hashable], distance: float, by: str | None = None
 ) -> FisherInformation | xr.Dataset:
@@ -95,10 +100,6 @@ def fisher_information(
     >>> abs(found.information - distance) < 2 * found.standard_error
     True
     """
-    if by is not None:
-        return grouped(lambda group: _dataset(fisher_information(group, pair=pair, distance=distance)), responses, by)
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
     if not (np.isfinite(distance) and distance > 0):
         raise ValueError(f"expected a distance above 0, got {distance}")
     chosen = _chosen(responses, pair)
@@ -109,13 +110,9 @@ def fisher_information(
     return fisher_information_kernel(first, second, distance=distance)
 
 
-def _dataset(found: FisherInformation) -> xr.Dataset:
-    return xr.Dataset(asdict(found) | {"n_repeats": ("of_pair", list(found.n_repeats))})
-
-
 def fisher_information_kernel(first: Any, second: Any, *, distance: float) -> FisherInformation:
     """`fisher_information` of the trials of two stimuli, each an array (trial, unit), NumPy or torch."""
-    xp = array_namespace(first, second)
+    xp, (first, second) = array_namespace(first, second), (floating(first), floating(second))
     n_repeats, n_units = (first.shape[0], second.shape[0]), first.shape[1]
     dof, kappa = sum(n_repeats) - 2, sum(1 / n for n in n_repeats)
     means = [xp.mean(trials, axis=0) for trials in (first, second)]

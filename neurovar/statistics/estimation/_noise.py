@@ -10,9 +10,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import DIMS, repeat_counts, require_simultaneous, residuals_kernel, validate
-from neurovar.statistics._groups import grouped, unit_coords
-from neurovar.statistics.estimation._common import carried, labelled_matrix, require_varying
+from neurovar.responses import DIMS, repeat_counts, residuals_kernel, validate
+from neurovar.statistics._estimator import Needs, estimator, squared_units
 from neurovar.statistics.estimation._deviations import (
     bounded,
     deviations,
@@ -27,6 +26,7 @@ from neurovar.statistics.estimation._deviations import (
 from neurovar.statistics.estimation._out_of_core import in_order, tiled_correlation, tiled_covariance
 
 
+@estimator(Needs(together=True))
 def noise_covariance(
     responses: xr.DataArray, *, per_stimulus: bool = False, differences: bool = False, by: str | None = None
 ) -> xr.DataArray:
@@ -71,20 +71,13 @@ def noise_covariance(
     array([[2., 2.],
            [2., 2.]])
     """
-    if by is not None:
-        return grouped(
-            lambda group: noise_covariance(group, per_stimulus=per_stimulus, differences=differences), responses, by
-        )
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
     n_repeats = repeat_counts(responses).values
     values = _values(responses, per_stimulus=per_stimulus, differences=differences)
     if isinstance(values, np.ndarray):
         matrix, _ = noise_covariance_kernel(values, per_stimulus=per_stimulus, differences=differences)
     else:
         matrix = tiled_covariance(values, int((n_repeats - 1).sum()), differences=differences)
-    units = f"({responses.attrs.get('units', '?')})²"
-    return _labelled(matrix, responses, n_repeats, differences=differences).assign_attrs(units=units)
+    return _matrices(matrix, n_repeats, differences=differences).assign_attrs(units=squared_units(responses))
 
 
 def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differences: bool = False) -> tuple[Any, Any]:
@@ -106,6 +99,7 @@ def noise_trials(values: np.ndarray) -> tuple[np.ndarray, int]:
     return residuals_kernel(values)[present], int((present.sum(axis=1) - 1).sum())
 
 
+@estimator(Needs(together=True, varying=True))
 def noise_correlation(
     responses: xr.DataArray,
     *,
@@ -158,22 +152,15 @@ def noise_correlation(
     >>> float(noise_correlation(da)[0, 1].round(12))
     1.0
     """
-    if by is not None:
-        return grouped(
-            lambda group: noise_correlation(group, zscore=zscore, per_stimulus=per_stimulus, differences=differences),
-            responses,
-            by,
-        )
-    validate(responses, min_repeats=3 if zscore or per_stimulus else 2)
-    require_simultaneous(responses)
-    require_varying(responses)
+    if zscore or per_stimulus:
+        validate(responses, min_repeats=3)
     n_repeats = repeat_counts(responses).values
     values = _values(responses, per_stimulus=per_stimulus, differences=differences)
     if isinstance(values, np.ndarray):
         matrix = noise_correlation_kernel(values, zscore=zscore, per_stimulus=per_stimulus, differences=differences)
     else:
         matrix = tiled_correlation(values, zscore=zscore, differences=differences)
-    return _labelled(matrix, responses, n_repeats, differences=differences)
+    return _matrices(matrix, n_repeats, differences=differences)
 
 
 def noise_correlation_kernel(
@@ -227,11 +214,9 @@ def _in_order_shown(responses: xr.DataArray) -> Any:
     return in_order(values, order) if responses.chunks is not None else np.take_along_axis(values, order[:, :, None], 1)
 
 
-def _labelled(matrix: Any, responses: xr.DataArray, n_repeats: np.ndarray, *, differences: bool) -> xr.DataArray:
-    """A matrix, or one for each stimulus, with the labels of units and stimuli and the degrees of freedom."""
+def _matrices(matrix: Any, n_repeats: np.ndarray, *, differences: bool) -> xr.DataArray:
+    """A matrix, or one for each stimulus, with its degrees of freedom."""
     dof = dof_of(n_repeats - 1, per_stimulus=matrix.ndim == 3, differences=differences)
     if matrix.ndim == 2:
-        return labelled_matrix(matrix, responses).assign_attrs(dof=dof)
-    stimuli = {name: coord for name, coord in responses.coords.items() if coord.dims == ("stimulus",)}
-    coords = unit_coords(responses) | stimuli | {"dof": ("stimulus", dof)}
-    return xr.DataArray(matrix, dims=("stimulus", "unit", "other_unit"), coords=coords, attrs=carried(responses))
+        return xr.DataArray(matrix, dims=("unit", "other_unit"), attrs={"dof": dof})
+    return xr.DataArray(matrix, {"dof": ("stimulus", dof)}, ("stimulus", "unit", "other_unit"))

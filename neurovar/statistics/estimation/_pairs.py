@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy.spatial.distance import pdist, squareform
 
 from neurovar.responses import repeat_counts
-from neurovar.statistics.estimation._common import carried, require_units
+from neurovar.statistics._estimator import Needs, carried
 from neurovar.statistics.estimation._noise import noise_correlation
 from neurovar.statistics.estimation._signal import signal_correlation
 
@@ -53,8 +54,8 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
     >>> table.distance.values, table.unit_2.values
     (array([3., 4., 1.]), array([1, 2, 2], dtype=int32))
     """
+    responses = Needs(units=2, together=True).check(responses)
     noise = noise_correlation(responses, zscore=zscore).values
-    require_units(responses, 2)
     columns: dict[str, np.ndarray] = {"noise_correlation": squareform(noise, checks=False)}
     if int((repeat_counts(responses) > 1).sum()) >= 3:
         columns["signal_correlation"] = squareform(signal_correlation(responses).values, checks=False)
@@ -67,7 +68,7 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
     labels: dict[str, np.ndarray] = {"unit_1": unit_1, "unit_2": unit_2}
     for name in ("area", "layer"):
         of_units = responses[name].values if name in responses.coords else np.zeros(0)
-        if len(np.unique(of_units)) > 1:
+        if len(pd.unique(of_units)) > 1:
             labels |= {f"{name}_1": of_units[unit_1], f"{name}_2": of_units[unit_2]}
     return xr.Dataset(
         {name: ("pair", column) for name, column in columns.items()},
@@ -89,8 +90,8 @@ def _distances(responses: xr.DataArray, names: Sequence[str], unit_1: np.ndarray
     distance = pdist(np.stack([responses[name].values for name in names], axis=1).astype(float))
     for name in APART:
         if name in responses.coords and responses[name].dims == ("unit",):
-            label = np.unique(responses[name].values, return_inverse=True)[1]
-            distance[label[unit_1] != label[unit_2]] = np.nan
+            label = pd.factorize(responses[name].values)[0]  # -1 where it is missing: nobody knows where that unit was
+            distance[(label[unit_1] != label[unit_2]) | (label[unit_1] < 0)] = np.nan
     return distance
 
 

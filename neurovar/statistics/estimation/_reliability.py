@@ -6,11 +6,12 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace, device
 
-from neurovar.statistics._groups import grouped
-from neurovar.statistics.estimation._common import labelled_units, require_splits, require_stimuli
+from neurovar.responses import floating
+from neurovar.statistics._estimator import Needs, estimator, require_splits
 from neurovar.statistics.estimation._signal import count, halves, means_and_noise
 
 
+@estimator(Needs(stimuli=3))
 def reliability(
     responses: xr.DataArray, *, n_splits: int = 20, rng: np.random.Generator | int, by: str | None = None
 ) -> xr.DataArray:
@@ -40,10 +41,8 @@ def reliability(
     >>> bool((reliability(da, rng=0) < 1).all())
     True
     """
-    if by is not None:
-        return grouped(lambda group: reliability(group, n_splits=n_splits, rng=rng), responses, by)
-    require_splits(responses, n_splits)
-    return labelled_units(reliability_kernel(responses.values, n_splits, np.random.default_rng(rng)), responses)
+    require_splits(n_splits)
+    return xr.DataArray(reliability_kernel(responses.values, n_splits, np.random.default_rng(rng)), dims="unit")
 
 
 def reliability_kernel(values: Any, n_splits: int, rng: np.random.Generator) -> Any:
@@ -60,6 +59,7 @@ def reliability_kernel(values: Any, n_splits: int, rng: np.random.Generator) -> 
     return 2 * r / (1 + r)
 
 
+@estimator(Needs(stimuli=3))
 def noise_ceiling(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArray:
     """Largest correlation with a unit's mean response that a perfect model can reach; `by=` groups units or stimuli.
 
@@ -92,10 +92,7 @@ def noise_ceiling(responses: xr.DataArray, *, by: str | None = None) -> xr.DataA
     >>> float((noise_ceiling(da)[0] ** 2).round(12))  # 1 − (2/2 + 0/2 + 2/2) / 3 / 4
     0.833333333333
     """
-    if by is not None:
-        return grouped(noise_ceiling, responses, by)
-    require_stimuli(responses, 3)
-    return _with_dropped(noise_ceiling_kernel(responses.values), responses)
+    return _with_dropped(noise_ceiling_kernel(responses.values))
 
 
 def noise_ceiling_kernel(values: Any) -> Any:
@@ -143,14 +140,14 @@ def corrected_r2(prediction: xr.DataArray, responses: xr.DataArray, *, by: str |
     >>> float(corrected_r2(da.mean("repeat"), da)[0].round(12))  # (8² − (4 · 1 + 0 + 4 · 1)) / (2 · 10/3 · 8)
     1.05
     """
-    require_stimuli(responses, 3)
+    responses = Needs(stimuli=3).check(responses)
     # As a coordinate it is taken apart with the responses.
     together = responses.assign_coords(_prediction=(("stimulus", "unit"), _matched(prediction, responses)))
-    return _corrected_r2(together) if by is None else grouped(_corrected_r2, together, by)
+    return _corrected_r2(together, by=by).rename("corrected_r2")
 
 
-def _corrected_r2(responses: xr.DataArray) -> xr.DataArray:
-    require_stimuli(responses, 3)
+@estimator(Needs(stimuli=3))
+def _corrected_r2(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArray:
     prediction = responses["_prediction"].values
     kept = prediction[responses.notnull().all("unit").sum("repeat").values > 1]
     constant = np.flatnonzero(np.ptp(kept, axis=0) <= 1e-6 * np.abs(kept).max(axis=0))
@@ -159,13 +156,14 @@ def _corrected_r2(responses: xr.DataArray) -> xr.DataArray:
             f"expected predictions that vary over the stimuli with two repeats, got constant ones for {len(constant)} "
             f"units (positions {constant[:5].tolist()})"
         )
-    return _with_dropped(corrected_r2_kernel(kept, responses.values), responses)
+    return _with_dropped(corrected_r2_kernel(kept, responses.values))
 
 
 def corrected_r2_kernel(prediction: Any, values: Any) -> Any:
     """`corrected_r2` of arrays (stimulus with two repeats or more, unit) and (stimulus, repeat, unit)."""
     _, signal, means, error = _variances(values)
     xp = array_namespace(prediction, values)
+    prediction = floating(prediction)
     prediction = prediction - xp.mean(prediction, axis=0)
     square = prediction * prediction
     signal[~(signal > 0)] = xp.nan
@@ -209,7 +207,6 @@ def _matched(prediction: xr.DataArray, responses: xr.DataArray) -> np.ndarray:
     return values
 
 
-def _with_dropped(values: np.ndarray, responses: xr.DataArray) -> xr.DataArray:
-    """Labelled, with the units that are NaN among the dropped ones."""
-    dropped = np.flatnonzero(np.isnan(values)).tolist()
-    return labelled_units(values, responses).assign_attrs(dropped_units=dropped)
+def _with_dropped(values: np.ndarray) -> xr.DataArray:
+    """Values of units, with the positions of those that are NaN as the dropped ones."""
+    return xr.DataArray(values, dims="unit", attrs={"dropped_units": np.flatnonzero(np.isnan(values)).tolist()})

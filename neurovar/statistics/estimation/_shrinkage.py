@@ -5,14 +5,14 @@ from typing import Any
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import constant_units, repeat_counts, require_simultaneous, validate
-from neurovar.statistics._groups import grouped
-from neurovar.statistics.estimation._common import labelled_matrix, require_units, require_varying
+from neurovar.responses import repeat_counts
+from neurovar.statistics._estimator import Needs, estimator, squared_units
 from neurovar.statistics.estimation._dimensionality import padded_noise
 
 METHODS = ("ledoit_wolf", "oas", "schaefer_strimmer")
 
 
+@estimator(Needs(units=2, together=True, noise=True))
 def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = None) -> xr.DataArray:
     """Noise covariance pooled over stimuli, shrunk toward a diagonal one: (1 − λ)C + λT.
 
@@ -67,23 +67,16 @@ def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = 
     >>> shrunk.attrs["dof"], shrunk.attrs["intensity"] > 0.9
     (20, True)
     """
-    if by is not None:
-        return grouped(lambda group: shrunk_covariance(group, method=method), responses, by)
     if method not in METHODS:
         raise ValueError(f"expected method 'ledoit_wolf', 'oas' or 'schaefer_strimmer', got {method!r}")
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
-    require_units(responses, 2)
     dof = int((repeat_counts(responses) - 1).sum())
     if dof < 2:
         raise ValueError(f"expected at least 2 degrees of freedom Σ(Rₛ − 1), got {dof}")
     if method == "schaefer_strimmer":
-        require_varying(responses)
-    elif len(constant_units(responses)) == responses.sizes["unit"]:
-        raise ValueError(f"expected units that vary between repeats, got none among {responses.sizes['unit']}")
+        Needs(varying=True).check(responses)
     matrix, intensity = shrunk_covariance_kernel(responses.values, method=method)
-    units = f"({responses.attrs.get('units', '?')})²"
-    return labelled_matrix(matrix, responses).assign_attrs(intensity=intensity, dof=dof, method=method, units=units)
+    attrs = {"intensity": intensity, "dof": dof, "method": method, "units": squared_units(responses)}
+    return xr.DataArray(matrix, dims=("unit", "other_unit"), attrs=attrs)
 
 
 def shrunk_covariance_kernel(values: Any, *, method: str) -> tuple[Any, float]:

@@ -7,10 +7,10 @@ import xarray as xr
 from array_api_compat import array_namespace, device, to_device
 
 from neurovar.responses import floating, repeat_counts, split_kernel
-from neurovar.statistics._groups import grouped
-from neurovar.statistics.estimation._common import labelled_matrix, require_splits
+from neurovar.statistics._estimator import Needs, estimator, require_splits, squared_units
 
 
+@estimator(Needs(stimuli=3))
 def signal_covariance(
     responses: xr.DataArray,
     *,
@@ -60,14 +60,13 @@ def signal_covariance(
     >>> float(signal_covariance(da)[0, 0].round(12))  # of the means, 4, less the noise, (2/2 + 0/2 + 2/2) / 3
     3.333333333333
     """
-    if by is not None:
-        return grouped(lambda group: signal_covariance(group, n_splits=n_splits, rng=rng), responses, by)
-    require_splits(responses, n_splits)
+    require_splits(n_splits)
     matrix = signal_covariance_kernel(responses.values, n_splits, None if rng is None else np.random.default_rng(rng))
     dof = int((repeat_counts(responses) > 1).sum()) - 1
-    return labelled_matrix(matrix, responses).assign_attrs(dof=dof, units=f"({responses.attrs.get('units', '?')})²")
+    return xr.DataArray(matrix, dims=("unit", "other_unit"), attrs={"dof": dof, "units": squared_units(responses)})
 
 
+@estimator(Needs(stimuli=3))
 def signal_correlation(
     responses: xr.DataArray,
     *,
@@ -109,11 +108,9 @@ def signal_correlation(
     >>> signal_correlation(da).shape
     (3, 3)
     """
-    if by is not None:
-        return grouped(lambda group: signal_correlation(group, n_splits=n_splits, rng=rng), responses, by)
-    require_splits(responses, n_splits)
+    require_splits(n_splits)
     matrix = signal_correlation_kernel(responses.values, n_splits, None if rng is None else np.random.default_rng(rng))
-    return labelled_matrix(matrix, responses)
+    return xr.DataArray(matrix, dims=("unit", "other_unit"))
 
 
 def signal_correlation_kernel(values: Any, n_splits: int = 20, rng: np.random.Generator | None = None) -> Any:

@@ -7,7 +7,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.responses import require_simultaneous, validate
+from neurovar.statistics._estimator import Needs
 from neurovar.statistics.estimation._noise import noise_trials
 
 
@@ -28,8 +28,7 @@ def fit_covariance(responses: xr.DataArray, *, kind: str, rank: int | None = Non
     >>> fit_covariance(da, kind="low_rank", rank=2).factors.shape
     torch.Size([10, 2])
     """
-    validate(responses, min_repeats=2)
-    require_simultaneous(responses)
+    responses = Needs(together=True).check(responses)
     trials, dof = noise_trials(responses.values)
     return _structure(torch.from_numpy(np.ascontiguousarray(trials, dtype=np.float32)), dof, kind=kind, rank=rank)
 

@@ -8,7 +8,7 @@ import xarray as xr
 from array_api_compat import array_namespace, device, is_dask_array, is_torch_array, to_device
 from dask import array as da
 
-from neurovar.responses import array_of, repeat_counts, split_kernel
+from neurovar.responses import array_of, floating, repeat_counts, split_kernel
 
 MOST_RANKS = 1024
 """Of Stringer et al. 2019: no spectrum here goes further."""
@@ -26,8 +26,7 @@ def present_trials(values: Array) -> np.ndarray:
 def centred_trials(values: Array) -> Array:
     """Each unit's deviation from its mean over all trials, as floating-point numbers; 0 where a trial is absent."""
     xp = array_namespace(values)
-    if not xp.isdtype(values.dtype, "real floating"):
-        values = xp.astype(values, xp.float64)
+    values = floating(values)
     present = like(present_trials(values)[:, :, None], values)
     trials = xp.where(present > 0, values, xp.zeros_like(present))
     trials -= xp.sum(trials, axis=(0, 1)) / xp.sum(present)
@@ -109,11 +108,6 @@ def repeated_values(responses: xr.DataArray, *, repeats: int) -> Array:
     """The values of the stimuli with at least so many repeats, as floating-point numbers; dask's where chunked."""
     values = array_of(responses)[repeat_counts(responses).values >= repeats]
     return values.astype(np.result_type(values.dtype, np.float32), copy=False)
-
-
-def require_splits(n_splits: int) -> None:
-    if n_splits < 1:
-        raise ValueError(f"expected at least 1 split, got {n_splits}")
 
 
 def require_kind(of: str) -> None:

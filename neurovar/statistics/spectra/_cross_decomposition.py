@@ -17,7 +17,7 @@ from neurovar.statistics.spectra._algebra import (
 )
 
 
-def cross_decomposition_kernel(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
+def cross_decomposition(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     """Cross-decomposition of an array (stimulus, repeat, unit) whose stimuli all have two repeats: (rank,)."""
     xp = array_namespace(values)
     present, trials = present_trials(values), centred_trials(values)

@@ -3,6 +3,7 @@
 import numpy as np
 from array_api_compat import array_namespace
 
+from neurovar.responses import floating
 from neurovar.statistics.spectra._algebra import (
     MOST_RANKS,
     Array,
@@ -16,7 +17,7 @@ from neurovar.statistics.spectra._algebra import (
 )
 
 
-def cvpca_kernel(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
+def cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     """cvPCA of an array (stimulus, repeat, unit) in which every stimulus has two repeats: eigenvalues (rank,).
 
     With no more stimuli than units everything follows from products of trials with trials (Gram matrices). One Gram
@@ -32,16 +33,16 @@ def cvpca_kernel(values: Array, n_splits: int, rng: np.random.Generator) -> Arra
     for _ in range(n_splits):
         first, second = (like(half, trials) for half in half_weights(present, rng))
         if gram is None:
-            total = total + cross_spectrum_kernel(weighted(trials, first), weighted(trials, second))
+            total = total + cross_spectrum(weighted(trials, first), weighted(trials, second))
         else:
             rows = weighted(gram, first).T
             total = total + _gram_spectrum(weighted(rows, first), weighted(rows, second), n_units)
     return total / n_splits
 
 
-def cross_spectrum_kernel(first: Array, second: Array) -> Array:
+def cross_spectrum(first: Array, second: Array) -> Array:
     """Variance of `second` along the principal axes of `first`, both (stimulus, unit): eigenvalues (rank,)."""
-    first, second = centred(first), centred(second)
+    first, second = centred(floating(first)), centred(floating(second))
     n_stimuli, n_units = first.shape
     if n_stimuli <= n_units:
         return _gram_spectrum(first @ first.T, second @ first.T, n_units)

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace, is_dask_array, to_device
 
-from neurovar.responses import require_simultaneous, validate
+from neurovar.statistics._estimator import Needs, require_splits
 from neurovar.statistics.spectra._algebra import (
     Array,
     centred_trials,
@@ -17,7 +17,6 @@ from neurovar.statistics.spectra._algebra import (
     present_trials,
     repeated_values,
     require_kind,
-    require_splits,
     weighted_repeats,
 )
 from neurovar.statistics.spectra._out_of_core import has_fewer_trials, in_fewer_units
@@ -105,9 +104,7 @@ def moment_values(responses: xr.DataArray, *, of: str, n_moments: int, n_splits:
     require_splits(n_splits)
     if n_moments < 1:
         raise ValueError(f"expected at least 1 moment, got {n_moments}")
-    values = repeated_values(validate(responses, min_repeats=2), repeats=2)
-    if of == "noise":
-        require_simultaneous(responses)
+    values = repeated_values(Needs(together=of == "noise").check(responses), repeats=2)
     n_samples = _n_samples(present_trials(values), of)
     if n_samples <= n_moments:
         needed = "stimuli with 2 repeats" if of == "signal" else "repeats"

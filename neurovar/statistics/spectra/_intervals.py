@@ -13,7 +13,7 @@ from neurovar.statistics.spectra._algebra import require_kind
 from neurovar.statistics.spectra._eigenmoments import eigenmoments_kernel, moment_values
 from neurovar.statistics.spectra._meme import fit_law
 from neurovar.statistics.spectra._power_law import fit_power_law
-from neurovar.statistics.spectra._spectrum import Kernel, labelled, prepared
+from neurovar.statistics.spectra._spectrum import Kernel, prepared, ranked
 
 Estimate = Callable[[np.ndarray, np.random.Generator], float]
 
@@ -121,7 +121,7 @@ def _moment_exponent(values: np.ndarray, rng: np.random.Generator, *, of: str, n
 def _window_exponent(
     values: np.ndarray, rng: np.random.Generator, *, kernel: Kernel, ranks: tuple[int, int], n_splits: int
 ) -> float:
-    return fit_power_law(labelled(kernel(values, n_splits, rng), {}), ranks=ranks).exponent
+    return fit_power_law(ranked(kernel(values, n_splits, rng), {}), ranks=ranks).exponent
 
 
 def _axes(shape: tuple[int, ...], over: Sequence[str], n_bootstrap: int) -> list[int]:

@@ -16,7 +16,7 @@ from neurovar.statistics.spectra._algebra import (
 )
 
 
-def noise_cvpca_kernel(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
+def noise_cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     """Noise spectrum of an array (stimulus, repeat, unit) with four repeats of each stimulus, half of them held out."""
     present, trials = present_trials(values), centred_trials(values)
     dof = int((present.sum(axis=1) // 2 - 1).sum())
@@ -27,7 +27,7 @@ def noise_cvpca_kernel(values: Array, n_splits: int, rng: np.random.Generator) -
     return total / n_splits
 
 
-def noise_cross_decomposition_kernel(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
+def noise_cross_decomposition(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     """Noise spectrum of an array (stimulus, repeat, unit) of two repeats a stimulus, half of the stimuli held out."""
     present, trials = present_trials(values), centred_trials(values)
     n_train = len(present) // 2

@@ -6,16 +6,15 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from neurovar.responses import require_simultaneous, validate
-from neurovar.statistics._groups import grouped
-from neurovar.statistics.spectra._algebra import Array, repeated_values, require_splits
-from neurovar.statistics.spectra._cross_decomposition import cross_decomposition_kernel
-from neurovar.statistics.spectra._cvpca import cvpca_kernel
-from neurovar.statistics.spectra._noise import noise_cross_decomposition_kernel, noise_cvpca_kernel
+from neurovar.statistics._estimator import Needs, estimator, require_splits, squared_units
+from neurovar.statistics.spectra._algebra import Array, repeated_values
+from neurovar.statistics.spectra._cross_decomposition import cross_decomposition
+from neurovar.statistics.spectra._cvpca import cvpca
+from neurovar.statistics.spectra._noise import noise_cross_decomposition, noise_cvpca
 from neurovar.statistics.spectra._out_of_core import Kernel, spectrum_out_of_core
 
-SIGNAL: dict[str, Kernel] = {"cvpca": cvpca_kernel, "cross_decomposition": cross_decomposition_kernel}
-NOISE: dict[str, Kernel] = {"cvpca": noise_cvpca_kernel, "cross_decomposition": noise_cross_decomposition_kernel}
+SIGNAL: dict[str, Kernel] = {"cvpca": cvpca, "cross_decomposition": cross_decomposition}
+NOISE: dict[str, Kernel] = {"cvpca": noise_cvpca, "cross_decomposition": noise_cross_decomposition}
 LEAST = {
     ("signal", "cvpca"): (3, 2),
     ("signal", "cross_decomposition"): (6, 2),
@@ -25,6 +24,7 @@ LEAST = {
 """How many stimuli with how many repeats a method needs."""
 
 
+@estimator(Needs())
 def signal_spectrum(
     responses: xr.DataArray, *, method: str, n_splits: int, rng: np.random.Generator | int, by: str | None = None
 ) -> xr.DataArray:
@@ -81,12 +81,10 @@ def signal_spectrum(
     >>> spectrum.sizes["rank"], int(spectrum["rank"][0])
     (40, 1)
     """
-    rng = np.random.default_rng(rng)
-    if by is not None:
-        return grouped(lambda group: signal_spectrum(group, method=method, n_splits=n_splits, rng=rng), responses, by)
     return _spectrum(responses, "signal", method, n_splits, rng)
 
 
+@estimator(Needs(together=True))
 def noise_spectrum(
     responses: xr.DataArray, *, method: str, n_splits: int, rng: np.random.Generator | int, by: str | None = None
 ) -> xr.DataArray:
@@ -120,20 +118,18 @@ def noise_spectrum(
     >>> bool(0.8 < spectrum.min() and spectrum.max() < 1.2)
     True
     """
-    rng = np.random.default_rng(rng)
-    if by is not None:
-        return grouped(lambda group: noise_spectrum(group, method=method, n_splits=n_splits, rng=rng), responses, by)
     return _spectrum(responses, "noise", method, n_splits, rng)
 
 
-def _spectrum(responses: xr.DataArray, of: str, method: str, n_splits: int, rng: np.random.Generator) -> xr.DataArray:
+def _spectrum(
+    responses: xr.DataArray, of: str, method: str, n_splits: int, rng: np.random.Generator | int
+) -> xr.DataArray:
     kernel, values = prepared(responses, of, method, n_splits)
-    units = f"({responses.attrs.get('units', '?')})²"
-    attrs = {"method": method, "of": of, "n_splits": n_splits, "units": units}
-    return labelled(kernel(values, n_splits, rng), attrs)
+    attrs = {"method": method, "of": of, "n_splits": n_splits, "units": squared_units(responses)}
+    return ranked(kernel(values, n_splits, np.random.default_rng(rng)), attrs)
 
 
-def labelled(values: np.ndarray, attrs: dict) -> xr.DataArray:
+def ranked(values: np.ndarray, attrs: dict) -> xr.DataArray:
     return xr.DataArray(values, dims="rank", coords={"rank": np.arange(1, len(values) + 1)}, attrs=attrs)
 
 
@@ -144,9 +140,7 @@ def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tu
         raise ValueError(f"expected method {' or '.join(map(repr, kernels))}, got {method!r}")
     require_splits(n_splits)
     n_stimuli, n_repeats = LEAST[of, method]
-    validate(responses, min_repeats=n_repeats)
-    if of == "noise":
-        require_simultaneous(responses)
+    responses = Needs(repeats=n_repeats, together=of == "noise").check(responses)
     values = repeated_values(responses, repeats=n_repeats)
     if len(values) < n_stimuli:
         raise ValueError(f"expected at least {n_stimuli} stimuli with {n_repeats} repeats, got {len(values)}")
@@ -159,7 +153,7 @@ def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tu
 def require_one_method(spectra: Iterable[xr.DataArray]) -> str:
     """The estimator that all spectra come from; ValueError where they differ, because their biases do.
 
-    >>> require_one_method([labelled(np.ones(3), {"method": "cvpca"}), labelled(np.ones(3), {"method": "meme"})])
+    >>> require_one_method([ranked(np.ones(3), {"method": "cvpca"}), ranked(np.ones(3), {"method": "meme"})])
     Traceback (most recent call last):
     ...
     ValueError: expected spectra of one method, got cvpca, meme: their estimates are not comparable

@@ -74,7 +74,7 @@ def test_signal_correlation_and_reliability_are_the_loops(small: xr.DataArray, n
     rng = np.random.default_rng(5)
     halves = [tuple(half.values for half in responses.split(small, rng=rng)) for _ in range(n_splits)]
     covariance = np.mean([reference.cross_covariance(*pair) for pair in halves], axis=0)
-    kernel = statistics.signal_covariance_kernel(small.values, n_splits, np.random.default_rng(5))
+    kernel = statistics.kernels.signal_covariance(small.values, n_splits, np.random.default_rng(5))
     np.testing.assert_allclose(kernel, covariance, atol=1e-10)
     tuned = np.flatnonzero(np.diag(covariance) > 0)
     assert len(tuned) >= 7
@@ -210,7 +210,7 @@ def test_fano_factor_of_doubly_stochastic_counts(kind: str) -> None:
 def test_fano_factor_of_poisson_counts_is_1_even_at_low_rates() -> None:
     """Two repeats of 0.3 spikes: no bias, though more than half of the stimuli are left out."""
     counts = np.random.default_rng(0).poisson(0.3, size=(100_000, 2, 1)).astype(float)
-    assert statistics.fano_factor_kernel(counts)[0] == pytest.approx(1, abs=0.015)
+    assert statistics.kernels.fano_factor(counts)[0] == pytest.approx(1, abs=0.015)
 
 
 # Biases that the docstrings state
@@ -224,7 +224,7 @@ def test_fano_bias_of_other_counts(mean: float, fano: float, n_repeats: int) -> 
         counts = rng.negative_binomial(mean / (fano - 1), 1 / fano, size=size)
     else:
         counts = rng.binomial(round(mean / (1 - fano)), 1 - fano, size=size)
-    bias = statistics.fano_factor_kernel(counts.astype(float))[0] - fano
+    bias = statistics.kernels.fano_factor(counts.astype(float))[0] - fano
     assert bias == pytest.approx(-fano * (fano - 1) / (n_repeats * mean), rel=0.25)
 
 
@@ -237,22 +237,22 @@ def correlated_pair(rho: float, n_stimuli: int, n_repeats: int) -> np.ndarray:
 def test_bias_of_zscored_correlations_does_not_vanish_with_stimuli(n_repeats: int) -> None:
     rho = 0.5
     values = correlated_pair(rho, 40_000, n_repeats)
-    bias = statistics.noise_correlation_kernel(values)[0, 1] - rho
+    bias = statistics.kernels.noise_correlation(values)[0, 1] - rho
     assert bias == pytest.approx(-rho * (1 - rho**2) / (2 * (n_repeats - 1)), rel=0.2)
-    assert abs(statistics.noise_correlation_kernel(values, zscore=False)[0, 1] - rho) < 0.01
+    assert abs(statistics.kernels.noise_correlation(values, zscore=False)[0, 1] - rho) < 0.01
 
 
 def test_bias_of_pooled_correlations() -> None:
     rho, dof = 0.5, 8
     groups = correlated_pair(rho, 4 * 20_000, 3).reshape(20_000, 4, 3, 2)
-    got = [statistics.noise_correlation_kernel(group, zscore=False)[0, 1] for group in groups]
+    got = [statistics.kernels.noise_correlation(group, zscore=False)[0, 1] for group in groups]
     assert np.mean(got) - rho == pytest.approx(-rho * (1 - rho**2) / (2 * dof), rel=0.2)
 
 
 def test_two_repeats_leave_only_signs() -> None:
     values = correlated_pair(0.5, 20_000, 2)
     expected = 2 / np.pi * np.arcsin(0.5)  # the correlation of the signs of Gaussians
-    assert statistics.noise_correlation_kernel(values)[0, 1] == pytest.approx(expected, abs=0.02)
+    assert statistics.kernels.noise_correlation(values)[0, 1] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize(("n_units", "n_stimuli"), [(20, 10), (20, 50), (40, 10)])

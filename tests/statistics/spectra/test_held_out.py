@@ -14,10 +14,10 @@ from neurovar import statistics
 Estimator = Callable[..., xr.DataArray]
 
 KERNELS = [
-    statistics.cvpca_kernel,
-    statistics.cross_decomposition_kernel,
-    statistics.noise_cvpca_kernel,
-    statistics.noise_cross_decomposition_kernel,
+    statistics.kernels.cvpca,
+    statistics.kernels.cross_decomposition,
+    statistics.kernels.noise_cvpca,
+    statistics.kernels.noise_cross_decomposition,
 ]
 
 
@@ -152,7 +152,7 @@ def test_cvpca_has_too_much_in_the_middle_where_stimuli_are_few() -> None:
     spectrum, found = plain.power_law(200, 1.0), []
     for seed in range(4):
         values = plain.population(spectrum, noise="none", n_stimuli=100, n_repeats=2, seed=seed)
-        found.append(statistics.cvpca_kernel(values, 1, np.random.default_rng(seed)))
+        found.append(statistics.kernels.cvpca(values, 1, np.random.default_rng(seed)))
     mean = np.mean(found, axis=0)
     assert (mean / spectrum[:99])[25:40].mean() == pytest.approx(1.33, abs=0.1)
     assert (mean / spectrum[:99])[-5:].mean() < 0.4

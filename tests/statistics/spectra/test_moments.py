@@ -43,14 +43,14 @@ def test_the_first_signal_moment_is_the_signal_variance() -> None:
     for swaps in product([0, 1], repeat=4):
         halves = [np.array([values[s, swap ^ half] for s, swap in enumerate(swaps)]) for half in (0, 1)]
         traces.append(np.mean([np.cov(halves[0][:, unit], halves[1][:, unit])[0, 1] for unit in range(3)]))
-    got = statistics.eigenmoments_kernel(values, "signal", 1, 3000, np.random.default_rng(1))
+    got = statistics.kernels.eigenmoments(values, "signal", 1, 3000, np.random.default_rng(1))
     assert got.moments[0] == pytest.approx(np.mean(traces), abs=4 * (got.one_draw[0, 0] / 3000) ** 0.5)
 
 
 def test_the_first_noise_moment_is_the_noise_variance() -> None:
     """With two repeats of each stimulus there is one set of pairs."""
     values = np.random.default_rng(0).standard_normal((9, 2, 6))
-    got = statistics.eigenmoments_kernel(values, "noise", 2, 3, np.random.default_rng(1))
+    got = statistics.kernels.eigenmoments(values, "noise", 2, 3, np.random.default_rng(1))
     differences = (values[:, 0] - values[:, 1]) / 2**0.5
     assert got.moments[0] == pytest.approx(reference.noise_covariance(values)[0].trace() / 6)
     shuffled = np.random.default_rng(3).permutation(differences)
@@ -60,9 +60,9 @@ def test_the_first_noise_moment_is_the_noise_variance() -> None:
 def test_blocks_of_samples_give_moments_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first moment is a plain mean, in blocks or not; the second one loses a little precision."""
     values = plain.population(plain.power_law(10, 1.0), noise="independent", n_stimuli=300, n_repeats=2, seed=0)
-    whole = statistics.eigenmoments_kernel(values, "signal", 2, 3, np.random.default_rng(0))
+    whole = statistics.kernels.eigenmoments(values, "signal", 2, 3, np.random.default_rng(0))
     monkeypatch.setattr(_eigenmoments, "MOST_SAMPLES", 40)
-    blocks = statistics.eigenmoments_kernel(values, "signal", 2, 3, np.random.default_rng(0))
+    blocks = statistics.kernels.eigenmoments(values, "signal", 2, 3, np.random.default_rng(0))
     assert blocks.moments[0] == pytest.approx(whole.moments[0])
     assert blocks.moments[1] == pytest.approx(whole.moments[1], rel=0.1)
     errors = [estimate.standard_error(np.eye(2)) for estimate in (blocks, whole)]
@@ -75,7 +75,7 @@ def test_torch_and_numpy_give_the_same(of: str) -> None:
         plain.power_law(6, 1.0), noise="aligned", n_stimuli=15, n_repeats=5, least_repeats=2, seed=0
     )
     got, expected = (
-        statistics.eigenmoments_kernel(v, of, 3, 2, np.random.default_rng(0))
+        statistics.kernels.eigenmoments(v, of, 3, 2, np.random.default_rng(0))
         for v in (torch.from_numpy(values), values)
     )
     np.testing.assert_allclose(got.moments, expected.moments, atol=1e-12)
@@ -87,7 +87,7 @@ def test_torch_and_numpy_give_the_same(of: str) -> None:
 def test_a_gpu_gives_the_same(of: str) -> None:
     values = plain.population(plain.power_law(6, 1.0), noise="aligned", n_stimuli=15, n_repeats=5, seed=0)
     got, expected = (
-        statistics.eigenmoments_kernel(v, of, 3, 2, np.random.default_rng(0))
+        statistics.kernels.eigenmoments(v, of, 3, 2, np.random.default_rng(0))
         for v in (torch.from_numpy(values).cuda(), values)
     )
     np.testing.assert_allclose(got.moments, expected.moments, atol=1e-10)
@@ -102,7 +102,7 @@ def test_signal_moments_are_unbiased_under_any_noise(noise: str) -> None:
     found, errors, spectrum = [], [], plain.power_law(12, 1.0)
     for seed in range(1000, 1200):
         values = plain.population(spectrum, noise=noise, n_stimuli=60, n_repeats=4, least_repeats=2, seed=seed)
-        estimate = statistics.eigenmoments_kernel(values, "signal", 4, 2, np.random.default_rng(seed))
+        estimate = statistics.kernels.eigenmoments(values, "signal", 4, 2, np.random.default_rng(seed))
         found.append(estimate.moments)
         errors.append(estimate.standard_error(np.eye(4)))
     spread = np.std(found, axis=0, ddof=1)
@@ -118,7 +118,7 @@ def test_noise_moments_are_unbiased(n_stimuli: int, n_repeats: int) -> None:
         rng = np.random.default_rng(seed)
         noise = rng.standard_normal((n_stimuli, n_repeats, 12)) * np.sqrt(spectrum)
         values = noise + rng.standard_normal((n_stimuli, 1, 12)) + 4
-        found.append(statistics.eigenmoments_kernel(values, "noise", 4, 2, rng).moments)
+        found.append(statistics.kernels.eigenmoments(values, "noise", 4, 2, rng).moments)
     error = np.std(found, axis=0, ddof=1) / 200**0.5
     assert (abs(np.mean(found, axis=0) - moments_of(spectrum, 4)) < 2 * error).all()
 
@@ -130,7 +130,7 @@ def test_moments_of_skewed_responses_are_unbiased() -> None:
         rng = np.random.default_rng(seed)
         tuning = rng.exponential(size=(40, 1, 5)) * [2, 1, 1, 0.5, 0.5]
         values = tuning + tuning * rng.standard_normal((40, 3, 5))
-        found.append(statistics.eigenmoments_kernel(values, "signal", 3, 2, rng).moments)
+        found.append(statistics.kernels.eigenmoments(values, "signal", 3, 2, rng).moments)
     error = np.std(found, axis=0, ddof=1) / 300**0.5
     truth = moments_of(np.array([4, 1, 1, 0.25, 0.25]), 3)
     assert (abs(np.mean(found, axis=0) - truth) < 2 * error).all()
@@ -143,7 +143,7 @@ def test_more_draws_of_pairs_have_a_smaller_standard_error() -> None:
     for seed in range(80):
         values = plain.population(plain.power_law(20, 1.0), noise="independent", n_stimuli=60, n_repeats=2, seed=seed)
         for n_splits in found:
-            estimate = statistics.eigenmoments_kernel(values, "signal", 2, n_splits, np.random.default_rng(seed))
+            estimate = statistics.kernels.eigenmoments(values, "signal", 2, n_splits, np.random.default_rng(seed))
             found[n_splits].append(estimate.moments[0])
             errors[n_splits].append(estimate.standard_error(np.eye(2))[0])
     spread = {n: np.std(values) for n, values in found.items()}

@@ -1,0 +1,176 @@
+"""What every estimator does besides estimating: it asks what it needs of responses, groups, and labels its result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numpy as np
+import xarray as xr
+
+from neurovar.responses import (
+    DIMS,
+    array_of,
+    constant_units,
+    floating,
+    repeat_counts,
+    require_simultaneous,
+    validate,
+    validate_form,
+)
+from neurovar.statistics._groups import grouped, labelled
+
+CARRIED = ("source", "window", "dropped_units", "drift_removed", "gain_removed")
+"""Attributes of responses that their statistics keep."""
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What responses must have for an estimate to be defined.
+
+    Attributes
+    ----------
+    repeats, stimuli : int
+        So many stimuli with so many repeats each.
+    units : int
+        So many units.
+    together : bool
+        Units that were recorded together, so that their noise can be correlated.
+    counts : bool
+        Whole spike counts.
+    means : bool
+        Responses that still have their stimulus means, not residuals.
+    noise : bool
+        A unit that varies between repeats.
+    varying : bool
+        Only units that vary between repeats: a constant one has no correlation.
+    """
+
+    repeats: int = 2
+    stimuli: int = 1
+    units: int = 1
+    together: bool = False
+    counts: bool = False
+    means: bool = False
+    noise: bool = False
+    varying: bool = False
+
+    def check(self, responses: xr.DataArray) -> xr.DataArray:
+        """The responses, half precision as float32; a ValueError says what is missing, in a fixed order."""
+        validate(responses, min_repeats=self.repeats)
+        responses = promoted(responses)
+        repeated = int((repeat_counts(responses) >= self.repeats).sum())
+        if repeated < self.stimuli:
+            raise ValueError(f"expected at least {self.stimuli} stimuli with {self.repeats} repeats, got {repeated}")
+        if self.counts:
+            _require_counts(responses)
+        if self.together:
+            require_simultaneous(responses)
+        n_units = responses.sizes["unit"]
+        if n_units < self.units:
+            raise ValueError(f"expected at least {self.units} units, got {n_units}")
+        if self.means and "residuals" in responses.attrs:
+            raise ValueError(f"expected responses with their means, got residuals ({responses.attrs['residuals']})")
+        if self.noise or self.varying:
+            self._require_noise(responses)
+        return responses
+
+    def _require_noise(self, responses: xr.DataArray) -> None:
+        constant, n_units = constant_units(responses), responses.sizes["unit"]
+        if self.varying and len(constant):
+            raise ValueError(
+                f"expected units that vary between repeats, got {len(constant)} with zero noise variance "
+                f"(positions {constant[:5].tolist()}); responses.drop_constant removes them"
+            )
+        if len(constant) == n_units:
+            raise ValueError(f"expected units that vary between repeats, got none among {n_units}")
+
+
+def estimator(
+    needs: Needs,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Make an estimate of responses whole: `needs` are checked, `by=` groups, and the result has name and labels.
+
+    The function that is decorated gets responses that are valid, and returns numbers, or a DataArray or Dataset with
+    its own dims and attributes only. What it is made into adds the units' and stimuli's coordinates, those attributes
+    of the responses that `CARRIED` names, and the function's name; `by=` stands in the signature for editors and never
+    arrives. A group has the estimate that it would have alone, from the same seed.
+
+    Examples
+    --------
+    >>> @estimator(Needs(repeats=2))
+    ... def largest(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArray:
+    ...     return xr.DataArray(responses.values.max(axis=(0, 1)), dims="unit")
+    >>> da = xr.DataArray(np.arange(4.0).reshape(1, 2, 2), dims=("stimulus", "repeat", "unit"),
+    ...                   coords={"stimulus": [0], "area": ("unit", ["V1", "V2"])})
+    >>> largest(da).area.values.tolist(), largest(da, by="area").dims
+    (['V1', 'V2'], ('area', 'unit'))
+    """
+
+    def decorate(estimate: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @wraps(estimate)
+        def whole(responses: xr.DataArray, *, by: str | None = None, **options: Any) -> Any:
+            if by is not None:
+                validate_form(responses, DIMS)
+                result = grouped(lambda group: whole(group, **options), responses, by)
+            else:
+                # typed for the caller: what stands here is the estimate's own first parameter and its options
+                result = cast("Callable[..., Any]", estimate)(needs.check(responses), **options)
+                result = finished(result, responses, estimate.__name__)
+            return result.rename(estimate.__name__) if isinstance(result, xr.DataArray) else result
+
+        return cast("Callable[Parameters, Result]", whole)
+
+    return decorate
+
+
+def finished(result: Any, responses: xr.DataArray, name: str) -> Any:
+    """A DataArray of this name or a Dataset, with labels and attributes of the responses; anything else as it is."""
+    if not isinstance(result, xr.DataArray | xr.Dataset):
+        return result
+    result = labelled(result.rename(name) if isinstance(result, xr.DataArray) else result, responses)
+    return result.assign_attrs({**carried(responses), **result.attrs})
+
+
+def carried(responses: xr.DataArray) -> dict:
+    """The attributes of responses that their statistics keep."""
+    return {name: responses.attrs[name] for name in CARRIED if name in responses.attrs}
+
+
+def squared_units(responses: xr.DataArray) -> str:
+    """The units of a variance of the responses."""
+    return f"({responses.attrs.get('units', '?')})²"
+
+
+def require_splits(n_splits: int) -> None:
+    if n_splits < 1:
+        raise ValueError(f"expected at least 1 split, got {n_splits}")
+
+
+def promoted(responses: xr.DataArray) -> xr.DataArray:
+    """Half precision as float32, in which sums over trials still add up; a ValueError for more than double precision.
+
+    Integers stay: kernels take them as float64 when they get to them, so that no second copy is held meanwhile.
+    """
+    if not np.issubdtype(responses.dtype, np.floating) or responses.dtype in (np.float32, np.float64):
+        return responses
+    return responses.copy(data=floating(array_of(responses)))
+
+
+def _require_counts(responses: xr.DataArray) -> None:
+    """Raise ValueError unless the responses are spike counts: not negative, and whole."""
+    if responses.attrs.get("units") != "spike count":
+        why = f" ({responses.attrs['residuals']})" if "residuals" in responses.attrs else ""
+        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {responses.attrs.get('units')!r}{why}")
+    values = responses.values
+    if (values < 0).any():
+        raise ValueError(f"expected spike counts, got negative values (smallest {np.nanmin(values):g})")
+    broken = np.nan_to_num(values % 1)
+    if broken.any():
+        raise ValueError(
+            f"expected whole numbers of spikes, got {np.count_nonzero(broken)} others "
+            f"(the first: {values[broken != 0][0]:g})"
+        )
