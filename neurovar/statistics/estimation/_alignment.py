@@ -46,19 +46,28 @@ def noise_in_signal(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    n_dims : how many dimensions; below the number of units and of stimuli in half of the trials.
-    by : a coordinate of unit or of stimulus; each group is then analysed alone.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_dims : int
+        The number of leading dimensions, below the number of units and of stimuli in half of the trials.
+    n_splits : int, optional
+        The number of random halves to average over.
+    rng : numpy.random.Generator or int
+        Draws the random halves.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset of scalars: fraction; chance, n_dims / units, that of isotropic noise or of a signal in a random direction;
-    maximum, the fraction in the `n_dims` leading dimensions of the noise, likewise found in the other half (which
-    biases it down).
+    Dataset
+        With the scalars `fraction`; `chance`, n_dims / units, that of isotropic noise or of a signal in a random
+        direction; `maximum`, the fraction in the `n_dims` leading dimensions of the noise, likewise found in the other
+        half (which biases it down).
 
     Raises
     ------
-    ValueError : if responses are not valid, `n_dims` or `n_splits` is out of range, or nothing varies between repeats.
+    ValueError
+        If responses are not valid, `n_dims` or `n_splits` is out of range, or nothing varies between repeats.
 
     References
     ----------
@@ -109,19 +118,28 @@ def principal_angles(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    n_signal, n_noise : how many dimensions; both below the number of units, n_signal below that of stimuli too.
-    by : a coordinate of unit or of stimulus; each group is then analysed alone.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_signal, n_noise : int
+        The numbers of leading dimensions: both below the number of units, `n_signal` below that of stimuli too.
+    n_splits : int, optional
+        The number of random halves to average over.
+    rng : numpy.random.Generator or int
+        Draws the random halves.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset, in degrees: angle (rank), rank from 1 to the smaller of the two numbers, and chance (rank), the mean over
-    `n_splits` random spans of these dimensions.
+    Dataset
+        In degrees: `angle` (rank), rank from 1 to the smaller of the two numbers, and `chance` (rank), the mean over
+        `n_splits` random spans of these dimensions.
 
     Raises
     ------
-    ValueError : if responses are not valid, a number of dimensions or `n_splits` is out of range, or nothing varies
-        between repeats.
+    ValueError
+        If responses are not valid, a number of dimensions or `n_splits` is out of range, or nothing varies between
+        repeats.
 
     References
     ----------
@@ -187,19 +205,30 @@ def class_alignment(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    classes : the coordinate of stimulus that has the classes.
-    n_dims : how many leading dimensions of either variation; below the number of classes and of units.
-    by : a coordinate of unit; each group is then analysed alone.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    classes : str
+        The coordinate of stimulus that has the classes.
+    n_dims : int
+        The number of leading dimensions of either variation, below the number of classes and of units.
+    n_splits : int, optional
+        The number of random halves to average over.
+    rng : numpy.random.Generator or int
+        Draws the random halves.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset of scalars: in_class, out_of_class, chance, n_dims / units, and maximum as in `noise_in_signal`.
+    Dataset
+        With the scalars `in_class`, `out_of_class`, `chance`, n_dims / units, and `maximum`, the fraction in the
+        `n_dims` leading dimensions of the noise, likewise found in the other half.
 
     Raises
     ------
-    ValueError : if responses are not valid, `classes` is no coordinate of stimulus, a class has fewer than two stimuli
-        with four repeats, `n_dims` or `n_splits` is out of range, or nothing varies between repeats.
+    ValueError
+        If responses are not valid, `classes` is no coordinate of stimulus, a class has fewer than two stimuli with four
+        repeats, `n_dims` or `n_splits` is out of range, or nothing varies between repeats.
 
     References
     ----------

@@ -27,16 +27,20 @@ def fano_factor(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArr
 
     Parameters
     ----------
-    by : a coordinate of unit or stimulus, for the statistic of each group.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit), without units; NaN for a unit without a spike
+    DataArray
+        (unit), without units; NaN for a unit without a spike.
 
     Raises
     ------
-    ValueError : if attrs["units"] is not "spike count", a count is negative or no whole number, or no stimulus has two
-        repeats.
+    ValueError
+        If attrs["units"] is not "spike count", a count is negative or no whole number, or no stimulus has two repeats.
 
     References
     ----------
@@ -107,20 +111,30 @@ def mean_matched_fano_factor(
 
     Parameters
     ----------
-    responses : a DataArray of counts (stimulus, repeat, unit) for each system, or one, which `by` divides.
-    by : a coordinate of unit or stimulus whose groups are the systems.
-    bin_width : of the mean count, in spikes.
-    floor : in spikes; below it the weights grow no more.
+    responses : mapping of str to DataArray, or DataArray
+        A DataArray of counts (stimulus, repeat, unit) for each system, or one, which `by` divides.
+    by : str, optional
+        A coordinate of unit or stimulus whose groups are the systems.
+    bin_width : float
+        The width of the bins of the mean count, in spikes.
+    floor : float, optional
+        A mean count in spikes, below which the weights grow no more.
+    n_resamples : int, optional
+        The number of draws of points to average over.
+    rng : numpy.random.Generator or int
+        Draws the points that are kept.
 
     Returns
     -------
-    Dataset (system, or `by`): fano_factor, standard_error, unmatched (F of all points), n_points; attrs["n_kept"]: how
-    many points of each system a draw keeps.
+    Dataset
+        Along `system`, or `by`: `fano_factor`, its `standard_error`, `unmatched` (F of all points) and `n_points`;
+        attrs["n_kept"] is the number of points of each system that a draw keeps.
 
     Raises
     ------
-    ValueError : if the responses are not counts with two repeats, there are fewer than two systems, or fewer than five
-        points are left.
+    ValueError
+        If the responses are not counts with two repeats, there are fewer than two systems, or fewer than five points
+        are left.
 
     References
     ----------
@@ -227,17 +241,22 @@ def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Da
 
     Parameters
     ----------
-    by : a coordinate of unit or stimulus, for the statistic of each group.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset: exponent, factor and n_points (unit), population_exponent and population_factor, and n_dropped, the number
-    of points that were left out. NaN for a unit without an exponent: with fewer than three points, without a range of
-    means, with noise only at one end of it, or beyond ±50.
+    Dataset
+        With `exponent`, `factor` and `n_points` (unit), the scalars `population_exponent` and `population_factor`, and
+        `n_dropped`, the number of points that were left out. NaN for a unit without an exponent: with fewer than three
+        points, without a range of means, with noise only at one end of it, or beyond ±50.
 
     Raises
     ------
-    ValueError : if no stimulus has two repeats, or the population has no exponent.
+    ValueError
+        If no stimulus has two repeats, or the population has no exponent.
 
     References
     ----------

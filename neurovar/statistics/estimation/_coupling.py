@@ -24,14 +24,23 @@ def population_coupling(responses: xr.DataArray, *, by: str | None = None) -> xr
 
     Biased toward zero like a correlation, by about c(1 − c²)/(2·dof): negligible.
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
+
     Returns
     -------
-    DataArray (unit), without units
+    DataArray
+        (unit), without units.
 
     Raises
     ------
-    ValueError : if responses are not valid, not recorded together, have fewer than two units, no stimulus has two
-        repeats, or a unit never varies.
+    ValueError
+        If responses are not valid, not recorded together, have fewer than two units, no stimulus has two repeats, or a
+        unit never varies.
 
     References
     ----------

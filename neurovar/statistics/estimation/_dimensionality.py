@@ -33,18 +33,23 @@ def effective_dimensionality(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    corrected : whether to take off the bias of few trials.
-    by : a coordinate of unit or stimulus; then one value for each of its groups.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    corrected : bool, optional
+        Whether to take off the bias of few trials.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    float, without units; with `by` a DataArray
+    float or DataArray
+        Without units; with `by` a DataArray.
 
     Raises
     ------
-    ValueError : if responses are not valid, no stimulus has two repeats, or no unit varies; with `corrected` also if
-        neither two stimuli have two repeats nor one has four, or an estimated moment is not positive (it is named).
+    ValueError
+        If responses are not valid, no stimulus has two repeats, or no unit varies; with `corrected` also if neither two
+        stimuli have two repeats nor one has four, or an estimated moment is not positive (it is named).
 
     References
     ----------

@@ -29,18 +29,22 @@ def remove_drift(responses: xr.DataArray, *, window: int) -> xr.DataArray:
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit) with the coordinate `presentation` (stimulus, repeat), each trial's
-        place in the order shown, as `responses.arrange` gives it. Places that are missing stay empty.
-    window : how many presentations a stretch has: odd, 3 or more.
+    responses : DataArray
+        (stimulus, repeat, unit) with the coordinate `presentation` (stimulus, repeat), each trial's place in the order
+        shown, as `responses.arrange` gives it. Places that are missing stay empty.
+    window : int
+        How many presentations a stretch has: odd, 3 or more.
 
     Returns
     -------
-    DataArray, as given; attrs["drift_removed"] says how. Counts are then no whole numbers, and may be negative.
+    DataArray
+        As given; attrs["drift_removed"] says how. Counts are then no whole numbers, and may be negative.
 
     Raises
     ------
-    ValueError : if responses are not valid, no stimulus has two repeats, trials have no `presentation` or share one,
-        the window is even or less than 3, or no trial has another one within it.
+    ValueError
+        If responses are not valid, no stimulus has two repeats, trials have no `presentation` or share one, the window
+        is even or less than 3, or no trial has another one within it.
 
     References
     ----------
@@ -110,8 +114,9 @@ def remove_gain(responses: xr.DataArray) -> xr.DataArray:
     """Responses without the gain that all units share: x′_u = x_u − (g_u − 1) x̄_u for every trial.
 
     g_u = Σ_{j≠u} x_j x̄_j / Σ_{j≠u} x̄_j² is the gain of the other units, by least squares of the trial on the stimulus
-    means x̄; the unit itself is left out, so that its noise is not taken from itself. It is relative to the mean gain of
-    the stimulus's repeats: stimulus means stay as they are. A gain of 1 is taken where (almost) no other unit responds.
+    means x̄; the unit itself is left out, so that its noise is not taken from itself. It is relative to the mean gain
+    of the stimulus's repeats: stimulus means stay as they are. A gain of 1 is taken where (almost) no other unit
+    responds.
 
     A multiplicative gain that is common to all units goes, and with it all other noise along the mean response. It goes
     wholly if the rest of the noise is Poisson; as the estimate is made of noisy means, of noise that does not grow with
@@ -121,14 +126,21 @@ def remove_gain(responses: xr.DataArray) -> xr.DataArray:
     μ_u² Σ_{j≠u} σ_j² μ_j² / (Σ_{j≠u} μ_j²)², and pairs of units get a negative correlation; with N units that are alike
     the variance becomes σ² N/(N − 1), the correlation −1/(N − 1). It is worth its price in large populations only.
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
     Returns
     -------
-    DataArray, as given; attrs["gain_removed"] says how. Counts are then no whole numbers, and may be negative.
+    DataArray
+        As given; attrs["gain_removed"] says how. Counts are then no whole numbers, and may be negative.
 
     Raises
     ------
-    ValueError : if responses are not valid, not recorded together, are residuals, have fewer than 2 units or no
-        stimulus with two repeats.
+    ValueError
+        If responses are not valid, not recorded together, are residuals, have fewer than 2 units or no stimulus with
+        two repeats.
 
     References
     ----------

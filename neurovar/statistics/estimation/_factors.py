@@ -22,14 +22,27 @@ FEW_UNITS = 500  # below, threads cost linear algebra more time than they save
 class FactorAnalysis:
     """Noise as a few shared factors and the private variance of each unit, C = L Lᵀ + diag(private).
 
-    Attributes
+    Parameters
     ----------
-    loadings : DataArray (unit, factor), L, in the units of the responses. Columns are orthogonal, the one with the
-        largest shared variance first (`factor` counts from 1), with a sum that is not negative.
-    private : DataArray (unit), squared units.
-    log_likelihood : DataArray (n_factors) from 0 up, held out, in nats for each degree of freedom.
-    dof : degrees of freedom of the covariance that was fitted, Σ(Rₛ − 1).
-    converged : whether the final fit and all fits to folds have converged.
+    loadings : DataArray
+        (unit, factor), L, in the units of the responses. Columns are orthogonal, the one with the largest shared
+        variance first (`factor` counts from 1), with a sum that is not negative.
+    private : DataArray
+        (unit), in squared units of the responses.
+    log_likelihood : DataArray
+        (n_factors) from 0 up, held out, in nats for each degree of freedom.
+    dof : int
+        Degrees of freedom of the covariance that was fitted, Σ(Rₛ − 1).
+    converged : bool
+        Whether the final fit and all fits to folds have converged.
+
+    Examples
+    --------
+    >>> from neurovar import statistics
+    >>> da = statistics.population(n_stimuli=50, n_repeats=5, n_units=10, rng=0)
+    >>> fitted = factor_analysis(da, n_factors=1, max_factors=2, n_folds=4, rng=0)
+    >>> fitted.loadings.shape, fitted.dof, fitted.shared_dimensionality()
+    ((10, 1), 200, 1)
     """
 
     loadings: xr.DataArray
@@ -102,15 +115,29 @@ def factor_analysis(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    n_factors : their number; by default that from 0 to `max_factors` with the highest held-out likelihood.
-    max_factors : at most (2n + 1 − √(8n + 1))/2 for n units, above which factors are not identified (Ledermann).
-    n_folds : 10 in the paper's public code.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_factors : int, optional
+        Their number; by default that from 0 to `max_factors` with the highest held-out likelihood.
+    max_factors : int
+        The largest number to try, at most (2n + 1 − √(8n + 1))/2 for n units, above which factors are not identified
+        (Ledermann).
+    n_folds : int, optional
+        The number of folds of the cross-validation; 10 in the paper's public code.
+    rng : numpy.random.Generator or int
+        Draws the order of the trials from which contrasts are made.
+
+    Returns
+    -------
+    FactorAnalysis
+        Loadings, private variances, the held-out likelihood of each number of factors, and the metrics that follow from
+        them.
 
     Raises
     ------
-    ValueError : if responses are not valid, no stimulus has two repeats, a unit never varies or not outside of some
-        fold, or `max_factors`, `n_factors` or `n_folds` is out of range.
+    ValueError
+        If responses are not valid, no stimulus has two repeats, a unit never varies or not outside of some fold, or
+        `max_factors`, `n_factors` or `n_folds` is out of range.
 
     References
     ----------
@@ -165,17 +192,37 @@ def shared_variance(
     rng: np.random.Generator | int,
     by: str | None = None,
 ) -> xr.Dataset:
-    """The population metrics of Umakantha et al. 2021, from `factor_analysis`, whose biases and Raises these have.
+    """The population metrics of Umakantha et al. 2021: how much of the noise is shared, evenly or not, and along what.
+
+    Those of `factor_analysis`, fitted with the number of factors that it chooses: the mean over units of 100 (L Lᵀ)ᵢᵢ /
+    Cᵢᵢ, the similarity (Σ uᵢ)² / n of each factor's loadings of norm 1, and how many factors make up 95 % of tr L Lᵀ.
+    Biases and degrees of freedom, Σ(Rₛ − 1), are those that `factor_analysis` describes.
 
     Parameters
     ----------
-    responses, max_factors, n_folds, rng : as in `factor_analysis`.
-    by : a coordinate of unit or of stimulus; each group is then analysed alone.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    max_factors : int
+        The largest number of factors to try, at most (2n + 1 − √(8n + 1))/2 for n units (Ledermann).
+    n_folds : int, optional
+        The number of folds of the cross-validation; 10 in the paper's public code.
+    rng : numpy.random.Generator or int
+        Draws the order of the trials from which contrasts are made.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset: percent_shared_variance (unit), loading_similarity (factor), and the scalars shared_dimensionality (the
-    factors that make up 95 % of the shared variance), n_factors and converged. Without factors 0 % and 0 dimensions.
+    Dataset
+        With `percent_shared_variance` (unit), `loading_similarity` (factor), and the scalars `shared_dimensionality`
+        (the factors that make up 95 % of the shared variance), `n_factors` and `converged`. Without factors 0 % and 0
+        dimensions.
+
+    Raises
+    ------
+    ValueError
+        If responses are not valid, not recorded together, no stimulus has two repeats, a unit never varies or not
+        outside of some fold, or `max_factors` or `n_folds` is out of range.
 
     References
     ----------

@@ -34,19 +34,25 @@ def fit_modulated_poisson(responses: xr.DataArray, *, by: str | None = None) -> 
 
     Parameters
     ----------
-    by : a coordinate of unit or stimulus, for the statistic of each group.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset (unit): gain_variance; its standard_error, from the curvature of the likelihood (at 0 from the variance of
-    its slope for Poisson counts); log_likelihood and poisson_log_likelihood, of the counts given their totals, in nats
-    (twice their difference is ½χ²₀ + ½χ²₁ for a Poisson unit); gain_share, the part of the noise variance, summed over
-    stimuli with weights Rₛ − 1, that is the gain's: σ²Σμ²/(Σμ + σ²Σμ²). NaN for a unit without two spikes to the same
-    stimulus; a gain variance beyond 10⁶ is infinite (every stimulus's spikes come in one trial) and has no error.
+    Dataset
+        Along `unit`: `gain_variance`; its `standard_error`, from the curvature of the likelihood (at 0 from the
+        variance of its slope for Poisson counts); `log_likelihood` and `poisson_log_likelihood`, of the counts given
+        their totals, in nats (twice their difference is ½χ²₀ + ½χ²₁ for a Poisson unit); `gain_share`, the part of the
+        noise variance, summed over stimuli with weights Rₛ − 1, that is the gain's: σ²Σμ²/(Σμ + σ²Σμ²). NaN for a unit
+        without two spikes to the same stimulus; a gain variance beyond 10⁶ is infinite (every stimulus's spikes come in
+        one trial) and has no error.
 
     Raises
     ------
-    ValueError : if the responses are not counts with two repeats of some stimulus.
+    ValueError
+        If the responses are not counts with two repeats of some stimulus.
 
     References
     ----------
@@ -142,18 +148,23 @@ def shared_gain(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset
 
     Parameters
     ----------
-    by : a coordinate of unit or stimulus, for the statistic of each group.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    Dataset: gain_covariance (unit, other_unit), loading and shared_fraction (unit), shared_gain_variance. NaN for units
-    without spikes, where D = 0 (no spikes of i and j to one stimulus in different trials), and shared_fraction where
-    Gᵢᵢ ≤ 0.
+    Dataset
+        With `gain_covariance` (unit, other_unit), `loading` and `shared_fraction` (unit), and the scalar
+        `shared_gain_variance`. NaN for units without spikes, where D = 0 (no spikes of i and j to one stimulus in
+        different trials), and shared_fraction where Gᵢᵢ ≤ 0.
 
     Raises
     ------
-    ValueError : if the responses are not counts with two repeats of some stimulus, or there are fewer than three units,
-        or they were not recorded together.
+    ValueError
+        If the responses are not counts with two repeats of some stimulus, or there are fewer than three units, or they
+        were not recorded together.
 
     References
     ----------

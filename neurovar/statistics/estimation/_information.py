@@ -19,9 +19,26 @@ SPARE = 6
 
 @dataclass(frozen=True)
 class FisherInformation:
-    """Linear Fisher information between two stimuli, bias-corrected, in 1/distance²; see `fisher_information`.
+    """Linear Fisher information between two stimuli, bias-corrected, in 1/distance², as `fisher_information` gives it.
 
-    `benefit` = information − shuffled, ΔI_shuffled: what correlations add; negative, what they cost.
+    Parameters
+    ----------
+    information, standard_error : float
+        Of the units as they are.
+    shuffled, shuffled_standard_error : float
+        Of the units if each one's trials were shuffled, so that noise is uncorrelated.
+    benefit, benefit_standard_error : float
+        ΔI_shuffled = information − shuffled: what correlations add; negative, what they cost.
+    n_units : int
+        The number of units N.
+    n_repeats : tuple of int
+        The trials T₁ and T₂ of the two stimuli.
+
+    Examples
+    --------
+    >>> estimate = FisherInformation(5.0, 1.0, 4.0, 0.5, 1.0, 0.8, n_units=3, n_repeats=(20, 21))
+    >>> estimate.to_dataset().sizes["of_pair"]
+    2
     """
 
     information: float
@@ -76,15 +93,25 @@ def fisher_information(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    pair : the ids of two stimuli that differ little.
-    distance : how much they differ, ds > 0, in units of the stimulus (of orientation, contrast, …).
-    by : a coordinate of unit: a Dataset with the information of each group of units.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    pair : tuple
+        The ids of two stimuli that differ little.
+    distance : float
+        How much they differ, ds > 0, in units of the stimulus (of orientation, contrast, …).
+    by : str, optional
+        A coordinate of unit: a Dataset with the information of each group of units.
+
+    Returns
+    -------
+    FisherInformation or Dataset
+        The information, its standard errors, and what correlations add to it; with `by` a Dataset with each of them.
 
     Raises
     ------
-    ValueError : if responses are not valid, a stimulus is not among them or has one trial, T₁ + T₂ < N + 6 (it says how
-        many units the trials allow), or units do not vary or are linear combinations of one another.
+    ValueError
+        If responses are not valid, a stimulus is not among them or has one trial, T₁ + T₂ < N + 6 (it says how many
+        units the trials allow), or units do not vary or are linear combinations of one another.
 
     References
     ----------
@@ -95,9 +122,9 @@ def fisher_information(
     --------
     >>> from neurovar import statistics
     >>> da = statistics.population(n_stimuli=2, n_repeats=200, n_units=4, rng=0)
-    >>> found = fisher_information(da, pair=tuple(da.stimulus.values), distance=1)
+    >>> estimate = fisher_information(da, pair=tuple(da.stimulus.values), distance=1)
     >>> distance = float((da.mean("repeat").diff("stimulus") ** 2).sum())  # squared; the noise is white
-    >>> abs(found.information - distance) < 2 * found.standard_error
+    >>> abs(estimate.information - distance) < 2 * estimate.standard_error
     True
     """
     if not (np.isfinite(distance) and distance > 0):

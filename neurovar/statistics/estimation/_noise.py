@@ -46,18 +46,26 @@ def noise_covariance(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit); for `differences` a coordinate `presentation` (stimulus, repeat)
-        tells the order shown; without it the repeats are in the order shown.
-    by : a coordinate of unit or stimulus: the covariance of each group.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent; for `differences` a coordinate `presentation` (stimulus,
+        repeat) tells the order shown; without it the repeats are in the order shown.
+    per_stimulus : bool, optional
+        Whether to estimate one matrix for each stimulus.
+    differences : bool, optional
+        Whether differences of neighbouring trials take the place of residuals.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit, other_unit); with `per_stimulus` (stimulus, unit, other_unit), NaN for stimuli with one repeat, and
-    a coordinate `dof` (stimulus) instead of attrs["dof"]
+    DataArray
+        (unit, other_unit); with `per_stimulus` (stimulus, unit, other_unit), NaN for stimuli with one repeat, and a
+        coordinate `dof` (stimulus) instead of attrs["dof"].
 
     Raises
     ------
-    ValueError : if responses are not valid, not recorded together, or no stimulus has two repeats.
+    ValueError
+        If responses are not valid, not recorded together, or no stimulus has two repeats.
 
     References
     ----------
@@ -125,20 +133,30 @@ def noise_correlation(
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit); `differences` takes the order shown from where `noise_covariance`
-        does.
-    by : a coordinate of unit or stimulus: the correlations in each group.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent; for `differences` a coordinate `presentation` (stimulus,
+        repeat) tells the order shown; without it the repeats are in the order shown.
+    zscore : bool, optional
+        Whether to divide residuals by their standard deviation for each stimulus first.
+    per_stimulus : bool, optional
+        Whether to estimate one matrix for each stimulus.
+    differences : bool, optional
+        Whether differences of neighbouring trials take the place of residuals.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit, other_unit), diagonal 1, without units; NaN for pairs that never vary for the same stimulus. With
-    `per_stimulus` (stimulus, unit, other_unit), with a coordinate `dof` (stimulus) instead of attrs["dof"]; NaN, on the
-    diagonal too, for units that do not vary for the stimulus and for stimuli with fewer than three repeats.
+    DataArray
+        (unit, other_unit), diagonal 1, without units; NaN for pairs that never vary for the same stimulus. With
+        `per_stimulus` (stimulus, unit, other_unit), with a coordinate `dof` (stimulus) instead of attrs["dof"]; NaN, on
+        the diagonal too, for units that do not vary for the stimulus and for stimuli with fewer than three repeats.
 
     Raises
     ------
-    ValueError : if responses are not valid, not recorded together, no stimulus has two repeats, a unit never varies, or
-        (with `zscore` or `per_stimulus`) no stimulus has three repeats.
+    ValueError
+        If responses are not valid, not recorded together, no stimulus has two repeats, a unit never varies, or (with
+        `zscore` or `per_stimulus`) no stimulus has three repeats.
 
     References
     ----------

@@ -28,19 +28,27 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
 
     Parameters
     ----------
-    zscore : as of `noise_correlation`; False where no stimulus has three repeats.
-    distance : coordinates of the units, in the same unit of length, such as ("x", "y", "z") or ("row", "column").
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    zscore : bool, optional
+        Whether to divide residuals by their standard deviation for each stimulus first, as `noise_correlation` does;
+        False where no stimulus has three repeats.
+    distance : sequence of str, optional
+        Coordinates of the units, in the same unit of length, such as ("x", "y", "z") or ("row", "column").
 
     Returns
     -------
-    Dataset (pair), pairs i < j in the order of the upper triangle, with coordinates `unit_1` and `unit_2`, positions of
-    the units, and where the units are of several areas or layers `area_1` and `area_2` or `layer_1` and `layer_2`. NaN
-    are the signal correlations of units whose signal variance is not positive, the rates of units with a negative mean,
-    and the distances of units of different subjects, sessions, probes or layers.
+    Dataset
+        Along `pair`, pairs i < j in the order of the upper triangle, with coordinates `unit_1` and `unit_2`, positions
+        of the units, and where the units are of several areas or layers `area_1` and `area_2` or `layer_1` and
+        `layer_2`. NaN are the signal correlations of units whose signal variance is not positive, the rates of units
+        with a negative mean, and the distances of units of different subjects, sessions, probes or layers.
 
     Raises
     ------
-    ValueError : as of `noise_correlation`, for fewer than two units, or if `distance` names no numbers of the units.
+    ValueError
+        If responses are not valid, not recorded together, have fewer than two units or a unit that never varies, no
+        stimulus has three repeats (with zscore=False two), or `distance` names no numbers of the units.
 
     References
     ----------
@@ -114,22 +122,28 @@ def binned(
 
     Parameters
     ----------
-    pairs : from `pairs`, or a part of it.
-    against : "signal_correlation", "distance" or "geometric_mean_rate".
-    edges : of the bins, increasing; the last bin has its upper edge.
-    n_bins : instead, so many bins with equal numbers of pairs; fewer where values tie.
+    pairs : Dataset
+        Along `pair`, from the function `pairs`, or a part of it.
+    against : str
+        "signal_correlation", "distance" or "geometric_mean_rate".
+    edges : sequence of float, optional
+        The edges of the bins, increasing; the last bin has its upper edge.
+    n_bins : int, optional
+        Instead of edges, so many bins with equal numbers of pairs; fewer where values tie.
 
     Returns
     -------
-    Dataset (bin): means of `against` and `noise_correlation`, `standard_error` of the latter, `n_pairs`; attrs
-    `intercept`, `slope` and their `intercept_standard_error`, `slope_standard_error`, the number of units `n_units`, of
-    pairs left out `dropped_pairs`, and `edges`. NaN in a bin without pairs; the error NaN where all have one unit in
-    common.
+    Dataset
+        Along `bin`: means of `against` and `noise_correlation`, `standard_error` of the latter, `n_pairs`; attrs
+        `intercept`, `slope` and their `intercept_standard_error`, `slope_standard_error`, the number of units
+        `n_units`, of pairs left out `dropped_pairs`, and `edges`. NaN in a bin without pairs; the error NaN where all
+        have one unit in common.
 
     Raises
     ------
-    ValueError : if the pairs have no such statistic, not one of `edges` and `n_bins` is given, edges do not
-        increase, fewer than four units are left, or the statistic does not differ between pairs.
+    ValueError
+        If the pairs have no such statistic, not one of `edges` and `n_bins` is given, edges do not increase, fewer than
+        four units are left, or the statistic does not differ between pairs.
 
     References
     ----------

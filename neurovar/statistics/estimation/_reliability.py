@@ -22,13 +22,26 @@ def reliability(
     number is left out of each split, so it slightly understates (by the missing repeat). Where r < 0 the correction
     exaggerates: to −∞ at r = −1.
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_splits : int, optional
+        The number of random halves to average over.
+    rng : numpy.random.Generator or int
+        Draws the random halves.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
+
     Returns
     -------
-    DataArray (unit), without units; NaN for a unit whose mean does not vary over stimuli
+    DataArray
+        (unit), without units; NaN for a unit whose mean does not vary over stimuli.
 
     Raises
     ------
-    ValueError : if responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
+    ValueError
+        If responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
 
     References
     ----------
@@ -72,13 +85,22 @@ def noise_ceiling(responses: xr.DataArray, *, by: str | None = None) -> xr.DataA
     S and T are unbiased; for Gaussian tuning and noise the ratio c² is too small by 2(1 − c²)/(n − 3), which is
     negligible unless stimuli are few. Leaving out the units without a ceiling favours larger ones.
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
+
     Returns
     -------
-    DataArray (unit), without units; NaN for units with S ≤ 0, whose positions are in attrs["dropped_units"]
+    DataArray
+        (unit), without units; NaN for units with S ≤ 0, whose positions are in attrs["dropped_units"].
 
     Raises
     ------
-    ValueError : if responses are not valid or fewer than three stimuli have two repeats.
+    ValueError
+        If responses are not valid or fewer than three stimuli have two repeats.
 
     References
     ----------
@@ -117,16 +139,23 @@ def corrected_r2(prediction: xr.DataArray, responses: xr.DataArray, *, by: str |
 
     Parameters
     ----------
-    prediction : DataArray (stimulus, unit), with the same stimuli in any order and the same units in the same order.
+    prediction : DataArray
+        (stimulus, unit), with the same stimuli in any order and the same units in the same order.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit), without units; NaN for units with S ≤ 0, whose positions are in attrs["dropped_units"]
+    DataArray
+        (unit), without units; NaN for units with S ≤ 0, whose positions are in attrs["dropped_units"].
 
     Raises
     ------
-    ValueError : if responses are not valid, fewer than three stimuli have two repeats, or the prediction is not finite,
-        has other stimuli or units, or does not vary over the stimuli.
+    ValueError
+        If responses are not valid, fewer than three stimuli have two repeats, or the prediction is not finite, has
+        other stimuli or units, or does not vary over the stimuli.
 
     References
     ----------

@@ -39,19 +39,24 @@ def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = 
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit)
-    method : "ledoit_wolf", "oas" or "schaefer_strimmer"
-    by : a coordinate of unit or stimulus; then one matrix for each of its groups.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    method : str
+        The target and the estimate of the intensity: "ledoit_wolf", "oas" or "schaefer_strimmer".
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit, other_unit), in squared units of the responses, with attrs["intensity"] = λ, attrs["dof"] = ν and
-    attrs["method"]
+    DataArray
+        (unit, other_unit), in squared units of the responses, with attrs["intensity"] = λ, attrs["dof"] = ν and
+        attrs["method"].
 
     Raises
     ------
-    ValueError : for another method, fewer than two units or two degrees of freedom, if no unit varies (for
-        "schaefer_strimmer": if any does not), or responses are not valid.
+    ValueError
+        For another method, fewer than two units or two degrees of freedom, if no unit varies (for "schaefer_strimmer":
+        if any does not), or responses are not valid.
 
     References
     ----------

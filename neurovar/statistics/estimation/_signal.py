@@ -37,16 +37,24 @@ def signal_covariance(
 
     Parameters
     ----------
-    n_splits : random halves, where `rng` is given.
-    rng : for random halves.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_splits : int, optional
+        The number of random halves to average over, where `rng` is given.
+    rng : numpy.random.Generator or int, optional
+        Draws random halves of the repeats; without it the exact form is computed.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit, other_unit)
+    DataArray
+        (unit, other_unit).
 
     Raises
     ------
-    ValueError : if responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
+    ValueError
+        If responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
 
     References
     ----------
@@ -86,16 +94,24 @@ def signal_correlation(
 
     Parameters
     ----------
-    n_splits : random halves, where `rng` is given.
-    rng : for random halves.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_splits : int, optional
+        The number of random halves to average over, where `rng` is given.
+    rng : numpy.random.Generator or int, optional
+        Draws random halves of the repeats; without it the exact form is computed.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
 
     Returns
     -------
-    DataArray (unit, other_unit); NaN for units whose estimated signal variance S_ii is not positive
+    DataArray
+        (unit, other_unit); NaN for units whose estimated signal variance S_ii is not positive.
 
     Raises
     ------
-    ValueError : if responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
+    ValueError
+        If responses are not valid, fewer than three stimuli have two repeats, or `n_splits` < 1.
 
     References
     ----------

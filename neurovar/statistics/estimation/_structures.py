@@ -17,9 +17,24 @@ def fit_covariance(responses: xr.DataArray, *, kind: str, rank: int | None = Non
     kind = "dense": `noise_covariance`; "diagonal": its diagonal; "low_rank": its `rank` leading principal components,
     the rest of each unit's variance as private noise (so the diagonal is exact). Divisor Σ(Rₛ − 1).
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    kind : str
+        "dense", "diagonal" or "low_rank".
+    rank : int, optional
+        The number of principal components, for "low_rank" only.
+
+    Returns
+    -------
+    Covariance
+        In squared units of the responses, in float32.
+
     Raises
     ------
-    ValueError : for another kind, a rank out of range, or responses without repeats.
+    ValueError
+        For another kind, a rank out of range, or responses without repeats.
 
     Examples
     --------
@@ -43,9 +58,26 @@ def deviation_covariance(
 
     Parameters
     ----------
-    clean, modified : (stimulus, …) activations of the same layer to the same stimuli, in the same order.
-    kind, rank : as in `fit_covariance`.
-    ridge : variance added to every unit; 1e-4 in Preble et al. 2026.
+    clean : torch.Tensor
+        (stimulus, …), a layer's activations to the clean images.
+    modified : torch.Tensor
+        (stimulus, …), the same layer's activations to the modified images, in the same order.
+    kind : str
+        "dense", "diagonal" or "low_rank", as in `fit_covariance`.
+    rank : int, optional
+        The number of principal components, for "low_rank" only.
+    ridge : float, optional
+        Variance added to every unit; 1e-4 in Preble et al. 2026.
+
+    Returns
+    -------
+    Covariance
+        In squared units of the activations.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in shape, there are fewer than two stimuli, `kind` is another, or `rank` is out of range.
 
     References
     ----------

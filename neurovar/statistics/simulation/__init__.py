@@ -10,6 +10,7 @@ Each step is a function, and its result says what is true of it in its attribute
 
 >>> import numpy as np
 >>> from neurovar.covariance import Diagonal
+>>> from neurovar.statistics import additive_drift, gaussian, present, tuning
 >>> rng = np.random.default_rng(0)
 >>> trials = present(tuning(n_stimuli=5, n_units=3, exponent=1.0, rng=rng), n_repeats=[4, 2, 4, 4, 3], rng=rng)
 >>> trials = additive_drift(trials, path="random_walk", standard_deviation=0.5, shared=True, rng=rng)

@@ -14,16 +14,22 @@ def gaussian(trials: xr.DataArray, *, noise: Covariance, rng: np.random.Generato
 
     Parameters
     ----------
-    trials : DataArray (stimulus, repeat, unit), the expected responses, as from `present`; absent trials stay absent.
-    noise : covariance in squared units of the responses.
+    trials : DataArray
+        (stimulus, repeat, unit), the expected responses, as from `present`; absent trials stay absent.
+    noise : Covariance
+        The covariance C, in squared units of the responses.
+    rng : numpy.random.Generator or int
+        Draws the noise.
 
     Returns
     -------
-    DataArray like `trials`; attrs `model` ("gaussian"), `noise` (the type of C) and `noise_trace`
+    DataArray
+        Like `trials`; attrs `model` ("gaussian"), `noise` (the type of C) and `noise_trace`.
 
     Raises
     ------
-    ValueError : if the trials are not valid or the noise has another number of units.
+    ValueError
+        If the trials are not valid or the noise has another number of units.
 
     Examples
     --------
@@ -43,15 +49,20 @@ def poisson(rates: xr.DataArray, *, rng: np.random.Generator | int) -> xr.DataAr
 
     Parameters
     ----------
-    rates : DataArray (stimulus, repeat, unit), the expected count of each trial; absent trials stay absent.
+    rates : DataArray
+        (stimulus, repeat, unit), the expected count of each trial; absent trials stay absent.
+    rng : numpy.random.Generator or int
+        Draws the counts.
 
     Returns
     -------
-    DataArray like `rates`; attrs `units` ("spike count") and `model` ("poisson")
+    DataArray
+        Like `rates`; attrs `units` ("spike count") and `model` ("poisson").
 
     Raises
     ------
-    ValueError : if the rates are not valid or negative.
+    ValueError
+        If the rates are not valid or negative.
 
     Examples
     --------
@@ -75,17 +86,24 @@ def modulated_poisson(
 
     Parameters
     ----------
-    rates : DataArray (stimulus, repeat, unit), the expected count of each trial; absent trials stay absent.
-    gain_variance : σ² > 0.
-    gain_correlation : ρ, from 0 (private gains) to 1 (one gain for all units).
+    rates : DataArray
+        (stimulus, repeat, unit), the expected count of each trial; absent trials stay absent.
+    gain_variance : float
+        The variance σ² > 0 of the gain.
+    gain_correlation : float
+        ρ, from 0 (private gains) to 1 (one gain for all units).
+    rng : numpy.random.Generator or int
+        Draws the gains and the counts.
 
     Returns
     -------
-    DataArray like `rates`; attrs `units` ("spike count"), `model`, `gain_variance` and `gain_correlation`
+    DataArray
+        Like `rates`; attrs `units` ("spike count"), `model`, `gain_variance` and `gain_correlation`.
 
     Raises
     ------
-    ValueError : if the rates are not valid or negative, or σ² or ρ is out of range.
+    ValueError
+        If the rates are not valid or negative, or σ² or ρ is out of range.
 
     References
     ----------
@@ -120,16 +138,22 @@ def poisson_lognormal(rates: xr.DataArray, *, noise: Covariance, rng: np.random.
 
     Parameters
     ----------
-    rates : DataArray (stimulus, repeat, unit), the expected count of each trial; absent trials stay absent.
-    noise : covariance of the log-gains, without units.
+    rates : DataArray
+        (stimulus, repeat, unit), the expected count of each trial; absent trials stay absent.
+    noise : Covariance
+        The covariance C of the log-gains, without units.
+    rng : numpy.random.Generator or int
+        Draws the gains and the counts.
 
     Returns
     -------
-    DataArray like `rates`; attrs `units` ("spike count"), `model`, `noise` (the type of C) and `noise_trace`
+    DataArray
+        Like `rates`; attrs `units` ("spike count"), `model`, `noise` (the type of C) and `noise_trace`.
 
     Raises
     ------
-    ValueError : if the rates are not valid or negative, or the noise has another number of units.
+    ValueError
+        If the rates are not valid or negative, or the noise has another number of units.
 
     References
     ----------
@@ -167,13 +191,32 @@ def population(
     5·exp(m/2 − 1/8 + e/2) with e as above (no extra noise by default): a doubly stochastic population whose Fano factor
     is 1 without `noise`.
 
+    Parameters
+    ----------
+    n_stimuli : int
+        The number of stimuli.
+    n_repeats : int
+        The number of repeats of every stimulus.
+    n_units : int
+        The number of units.
+    exponent : float, optional
+        α, of the power law of the signal's spectrum.
+    noise : Covariance, optional
+        The covariance of the noise, or with `counts` of the log-rates; by default see above.
+    counts : bool, optional
+        Whether to draw Poisson counts.
+    rng : numpy.random.Generator or int
+        Draws signal and noise.
+
     Returns
     -------
-    DataArray (stimulus, repeat, unit) with attrs["source"] = "simulation" and attrs["exponent"]
+    DataArray
+        (stimulus, repeat, unit) with attrs["source"] = "simulation" and attrs["exponent"].
 
     Raises
     ------
-    ValueError : if a size is below 1 or the noise has another number of units.
+    ValueError
+        If a size is below 1 or the noise has another number of units.
 
     Examples
     --------

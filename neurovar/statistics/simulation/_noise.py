@@ -17,18 +17,23 @@ def differential_correlations(noise: Covariance, derivative: ArrayLike, *, epsil
 
     Parameters
     ----------
-    noise : C₀.
-    derivative : (unit,) f′, the change of the mean response per unit of the stimulus (such as a degree): of two
-        stimuli θ apart, the difference of `tuning` over θ.
-    epsilon : ε ≥ 0, a variance of the stimulus, in its squared units.
+    noise : Covariance
+        The covariance C₀ without them.
+    derivative : array_like
+        (unit,) f′, the change of the mean response per unit of the stimulus (such as a degree): of two stimuli θ apart,
+        the difference of `tuning` over θ.
+    epsilon : float
+        ε ≥ 0, a variance of the stimulus, in its squared units.
 
     Returns
     -------
-    Covariance : `LowRankPlusDiagonal` for `Diagonal` and low-rank C₀, else `Dense`; of the dtype of C₀
+    Covariance
+        `LowRankPlusDiagonal` for `Diagonal` and low-rank C₀, else `Dense`; of the dtype of C₀.
 
     Raises
     ------
-    ValueError : if f′ is not finite, one value for each unit of the noise, or ε is negative.
+    ValueError
+        If f′ is not finite, one value for each unit of the noise, or ε is negative.
 
     References
     ----------
@@ -64,11 +69,24 @@ def signal_aligned(tuning: xr.DataArray, *, n_dimensions: int, fraction: float, 
 
     Parameters
     ----------
-    tuning : DataArray (stimulus, unit), the mean responses.
+    tuning : DataArray
+        (stimulus, unit), the mean responses.
+    n_dimensions : int
+        The number k of signal dimensions.
+    fraction : float
+        The part p of the variance within them, from 0 to 1.
+    trace : float
+        The total variance, above 0, in squared units of the responses.
+
+    Returns
+    -------
+    Dense
+        In squared units of the responses, in float64.
 
     Raises
     ------
-    ValueError : if the tuning varies along fewer than k dimensions, k ≥ N, or p or the trace is out of range.
+    ValueError
+        If the tuning varies along fewer than k dimensions, k ≥ N, or p or the trace is out of range.
 
     Examples
     --------

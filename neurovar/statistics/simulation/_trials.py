@@ -14,17 +14,23 @@ def present(tuning: xr.DataArray, *, n_repeats: int | Sequence[int], rng: np.ran
 
     Parameters
     ----------
-    tuning : DataArray (stimulus, unit), the mean responses.
-    n_repeats : Rₛ, one number for all stimuli or one for each; the rest of the repeats is absent (NaN).
+    tuning : DataArray
+        (stimulus, unit), the mean responses.
+    n_repeats : int or sequence of int
+        Rₛ, one number for all stimuli or one for each; the rest of the repeats is absent (NaN).
+    rng : numpy.random.Generator or int
+        Draws the order of the trials.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit); its coordinate `presentation` (stimulus, repeat) is the place of each trial in
-    the order shown, −1 where absent, as `responses.arrange` gives it: it grows with the repeat.
+    DataArray
+        (stimulus, repeat, unit); its coordinate `presentation` (stimulus, repeat) is the place of each trial in the
+        order shown, −1 where absent, as `responses.arrange` gives it: it grows with the repeat.
 
     Raises
     ------
-    ValueError : if the tuning is not finite numbers (stimulus, unit) with stimulus ids, or a stimulus has no repeat.
+    ValueError
+        If the tuning is not finite numbers (stimulus, unit) with stimulus ids, or a stimulus has no repeat.
 
     Examples
     --------
@@ -62,18 +68,27 @@ def additive_drift(
 
     Parameters
     ----------
-    trials : DataArray (stimulus, repeat, unit) with the coordinate `presentation`, as from `present`.
-    path : "random_walk" (Gaussian steps), or "sinusoid" (one cycle a session, from a random phase).
-    shared : whether all units drift together, or each on a path of its own.
+    trials : DataArray
+        (stimulus, repeat, unit) with the coordinate `presentation`, as from `present`.
+    path : str
+        "random_walk" (Gaussian steps), or "sinusoid" (one cycle a session, from a random phase).
+    standard_deviation : float
+        σ > 0, over all presentations, in the units of the responses.
+    shared : bool
+        Whether all units drift together, or each on a path of its own.
+    rng : numpy.random.Generator or int
+        Draws the path.
 
     Returns
     -------
-    DataArray like `trials`, so that its difference from them is the drift; the attributes `drift`, `drift_path`,
-    `drift_standard_deviation` and `drift_units` ("shared" or "private") say what it is.
+    DataArray
+        Like `trials`, so that its difference from them is the drift; the attributes `drift`, `drift_path`,
+        `drift_standard_deviation` and `drift_units` ("shared" or "private") say what it is.
 
     Raises
     ------
-    ValueError : if the path is another, the standard deviation not positive, or there are fewer than 2 presentations.
+    ValueError
+        If the path is another, the standard deviation not positive, or there are fewer than 2 presentations.
 
     Examples
     --------
@@ -94,8 +109,31 @@ def gain_drift(
     """Expected responses times a slowly drifting gain, x_su · g_tu, g_t = exp(d_t) / mean of exp(d).
 
     For rates, which cannot be negative: d is the path of `additive_drift`, so `standard_deviation` is that of the
-    log-gain. The gain's mean over presentations is 1. Parameters, result and errors are those of `additive_drift`;
-    attrs["drift"] is "gain".
+    log-gain. The gain's mean over presentations is 1.
+
+    Parameters
+    ----------
+    trials : DataArray
+        (stimulus, repeat, unit) with the coordinate `presentation`, as from `present`.
+    path : str
+        "random_walk" (Gaussian steps), or "sinusoid" (one cycle a session, from a random phase).
+    standard_deviation : float
+        σ > 0 of the log-gain over all presentations, without units.
+    shared : bool
+        Whether all units have one gain, or each its own.
+    rng : numpy.random.Generator or int
+        Draws the path.
+
+    Returns
+    -------
+    DataArray
+        Like `trials`; the attributes `drift` ("gain"), `drift_path`, `drift_standard_deviation` and `drift_units`
+        ("shared" or "private") say what the drift is.
+
+    Raises
+    ------
+    ValueError
+        If the path is another, the standard deviation not positive, or there are fewer than 2 presentations.
 
     Examples
     --------

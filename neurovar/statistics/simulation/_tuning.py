@@ -13,13 +13,26 @@ def tuning(*, n_stimuli: int, n_units: int, exponent: float, rng: np.random.Gene
     m_s ~ N(0, Q diag(n^−α) Qᵀ · n_units / Σ n^−α), α = `exponent`, Q a random rotation: an average variance of 1 a
     unit. Over the stimuli drawn, the covariance is a Wishart sample of it with n_stimuli − 1 degrees of freedom.
 
+    Parameters
+    ----------
+    n_stimuli : int
+        The number of stimuli drawn.
+    n_units : int
+        The number of units.
+    exponent : float
+        α, of the power law of the covariance's spectrum.
+    rng : numpy.random.Generator or int
+        Draws the rotation and the mean responses.
+
     Returns
     -------
-    DataArray (stimulus, unit), in arbitrary units; attrs["exponent"]
+    DataArray
+        (stimulus, unit), in arbitrary units; attrs["exponent"].
 
     Raises
     ------
-    ValueError : if a size is below 1 or the exponent is not finite.
+    ValueError
+        If a size is below 1 or the exponent is not finite.
 
     Examples
     --------
@@ -51,18 +64,24 @@ def orientation_tuning(
 
     Parameters
     ----------
-    orientations : (stimulus,) θ in degrees, each once; they become the stimulus ids.
-    baseline, amplitude : mean spike counts away from φ and added at φ.
-    concentration : κ > 0; half width at half height is arccos(1 − ln 2 / κ) / 2.
+    orientations : array_like
+        (stimulus,) θ in degrees, each once; they become the stimulus ids.
+    n_units : int
+        The number of units.
+    baseline, amplitude : float
+        Mean spike counts away from φ, and added at φ.
+    concentration : float
+        κ > 0; half width at half height is arccos(1 − ln 2 / κ) / 2.
 
     Returns
     -------
-    DataArray (stimulus, unit) in spike counts, with the coordinate `preferred_orientation` (unit) in degrees
+    DataArray
+        (stimulus, unit) in spike counts, with the coordinate `preferred_orientation` (unit) in degrees.
 
     Raises
     ------
-    ValueError : if there is no unit, an orientation is not finite or repeated, a count is negative, or κ is not
-        positive.
+    ValueError
+        If there is no unit, an orientation is not finite or repeated, a count is negative, or κ is not positive.
 
     Examples
     --------

@@ -65,19 +65,29 @@ def eigenmoments(
 
     Parameters
     ----------
-    of : "signal" or "noise"
-    n_moments : the largest p.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    of : str
+        The covariance: "signal" or "noise".
+    n_moments : int
+        The largest p.
+    n_splits : int
+        The number of draws of pairs to average over.
+    rng : numpy.random.Generator or int
+        Draws stimuli, repeats and their order.
 
     Returns
     -------
-    DataArray (moment), p from 1, in units of the responses to the power 2p; its coordinate `standard_error` is the
-    jackknife's over stimuli, or, of noise with fewer than 20 stimuli, over the pairs of repeats of one draw (too large
-    for many draws). It is too large, too, where noise outweighs the signal (by a third in simulations).
+    DataArray
+        (moment), p from 1, in units of the responses to the power 2p; its coordinate `standard_error` is the
+        jackknife's over stimuli, or, of noise with fewer than 20 stimuli, over the pairs of repeats of one draw (too
+        large for many draws). It is too large, too, where noise outweighs the signal (by a third in simulations).
 
     Raises
     ------
-    ValueError : for another `of`, invalid responses, no more samples than moments, or noise of units that were not
-        recorded together.
+    ValueError
+        For another `of`, invalid responses, no more samples than moments, or noise of units that were not recorded
+        together.
 
     References
     ----------

@@ -20,7 +20,24 @@ Estimate = Callable[[np.ndarray, np.random.Generator], float]
 
 @dataclass(frozen=True)
 class ExponentInterval:
-    """`estimate` ± 1.96 `standard_error`; `n_replicates` halves had an exponent."""
+    """A 95 % interval of an exponent, `estimate` ± 1.96 `standard_error`, as `exponent_interval` gives it.
+
+    Parameters
+    ----------
+    estimate : float
+        The exponent of all data.
+    low, high : float
+        The ends of the interval.
+    standard_error : float
+        The standard deviation of the exponents of halves.
+    n_replicates : int
+        The number of halves that had an exponent.
+
+    Examples
+    --------
+    >>> ExponentInterval(estimate=1.0, low=0.804, high=1.196, standard_error=0.1, n_replicates=50).n_replicates
+    50
+    """
 
     estimate: float
     low: float
@@ -57,17 +74,41 @@ def exponent_interval(
 
     Parameters
     ----------
-    of : "signal" or "noise"
-    method : "cvpca" or "cross_decomposition", with `ranks` for `fit_power_law`, within the spectrum of half of the
-        data; or "meme", with `n_moments` for `fit_eigenmoments` (single law).
-    over : some of ("stimulus", "unit")
-    n_jobs : parallel jobs; the result does not depend on it.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    of : str
+        The covariance: "signal" or "noise".
+    method : str
+        "cvpca", "cross_decomposition" or "meme".
+    ranks : tuple of int, optional
+        The window of the power law, as `fit_power_law` takes it, within the spectrum of half of the data; for methods
+        with a spectrum.
+    n_moments : int, optional
+        The number of moments of `fit_eigenmoments` (single law); for "meme".
+    n_splits : int
+        The number of random halves of the repeats, or of draws of pairs, that each estimate averages over.
+    n_bootstrap : int
+        The number of halves of the data.
+    over : sequence of str
+        What is halved: some of ("stimulus", "unit").
+    rng : numpy.random.Generator or int
+        Draws the halves.
+    n_jobs : int, optional
+        The number of parallel jobs; the result does not depend on it.
+
+    Returns
+    -------
+    ExponentInterval
+        The exponent of all data, its interval and its standard error.
 
     Raises
     ------
-    UnreliableFit : a ValueError, as `fit_power_law`, if the spectrum of all data has no reliable exponent.
-    ValueError : as the estimator; for another `over`, fewer than two bootstrap samples, fewer than four stimuli or
-        units to halve, or fewer than two halves with a reliable exponent.
+    UnreliableFit
+        A ValueError with the estimate, if the spectrum of all data has no reliable exponent within `ranks`.
+    ValueError
+        If the responses do not allow the estimate; for another `of`, `method` or `over`, `ranks` with "meme" or
+        `n_moments` without it, fewer than two bootstrap samples, fewer than four stimuli or units to
+        halve, or fewer than two halves with a reliable exponent.
 
     References
     ----------

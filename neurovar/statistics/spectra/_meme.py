@@ -18,8 +18,29 @@ STEEPEST = 20.0
 class EigenmomentFit:
     """λₙ = amplitude · n^−exponent, or with n^−late_exponent from `break_rank` on, of all `n_units` eigenvalues.
 
-    `standard_error` has one of each parameter by name. `moments` and `fitted_moments` are those of the data and of
-    the law.
+    Parameters
+    ----------
+    amplitude : float
+        c, in squared units of the responses.
+    exponent : float
+        α, or with a break the exponent α₁ before it.
+    late_exponent, break_rank : float or None
+        With a break, the exponent α₂ after it and the rank b, which need not be whole.
+    standard_error : dict
+        One of each parameter, by name.
+    moments, fitted_moments : numpy.ndarray
+        (moment,), the eigenmoments of the data and of the law.
+    n_units : int
+        The number of units N, and so of eigenvalues.
+    of : str
+        "signal" or "noise".
+
+    Examples
+    --------
+    >>> moments = np.array([1.0, 2.0])
+    >>> fit = EigenmomentFit(4.0, 1.0, None, None, {"amplitude": 0.1, "exponent": 0.1}, moments, moments, 3, "signal")
+    >>> fit.spectrum().values.round(3).tolist()
+    [4.0, 2.0, 1.333]
     """
 
     amplitude: float
@@ -74,14 +95,29 @@ def fit_eigenmoments(
 
     Parameters
     ----------
-    of : "signal" or "noise"
-    law : "single" or "broken"
-    n_moments : at least 2 for "single" and 4 for "broken"; published: 10.
-    n_splits : draws of pairs to average over.
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    of : str
+        The covariance: "signal" or "noise".
+    law : str
+        "single" or "broken".
+    n_moments : int
+        The number of moments to match, at least 2 for "single" and 4 for "broken"; published: 10.
+    n_splits : int
+        The number of draws of pairs to average over.
+    rng : numpy.random.Generator or int
+        Draws stimuli, repeats and their order.
+
+    Returns
+    -------
+    EigenmomentFit
+        The law's parameters and their standard errors, and the moments of the data and of the law.
 
     Raises
     ------
-    ValueError : as `eigenmoments`; for another law, too few moments for it, or moments that are not positive.
+    ValueError
+        For another `of`, another law, too few moments for it, no more samples than moments, invalid responses, noise
+        of units that were not recorded together, or moments that are not positive.
 
     References
     ----------

@@ -9,7 +9,22 @@ import xarray as xr
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """λₙ = amplitude · n^−exponent over ranks lo ≤ n ≤ hi, both counted from 1 and included."""
+    """λₙ = amplitude · n^−exponent over a window of ranks n.
+
+    Parameters
+    ----------
+    exponent : float
+        α.
+    amplitude : float
+        What the law has at rank 1, in squared units of the responses.
+    ranks : tuple of int
+        The first and the last rank, counted from 1, both included.
+
+    Examples
+    --------
+    >>> PowerLaw(exponent=1.0, amplitude=5.0, ranks=(2, 50)).exponent
+    1.0
+    """
 
     exponent: float
     amplitude: float
@@ -17,7 +32,24 @@ class PowerLaw:
 
 
 class UnreliableFit(ValueError):
-    """Raised instead of a fit that cannot be trusted; `estimate` is what it would have been."""
+    """Raised instead of a fit that cannot be trusted: some variances in the window are not positive.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what came, and the remedy.
+    estimate : PowerLaw
+        What the positive variances alone give.
+
+    Examples
+    --------
+    >>> spectrum = xr.DataArray([4.0, 2.0, -1.0, 1.0], dims="rank", coords={"rank": [1, 2, 3, 4]})
+    >>> try:
+    ...     fit_power_law(spectrum, ranks=(1, 4))
+    ... except UnreliableFit as error:
+    ...     print(round(error.estimate.exponent, 3))
+    1.0
+    """
 
     def __init__(self, message: str, estimate: PowerLaw) -> None:
         super().__init__(message)
@@ -34,14 +66,22 @@ def fit_power_law(spectrum: xr.DataArray, *, ranks: tuple[int, int]) -> PowerLaw
 
     Parameters
     ----------
-    spectrum : DataArray (rank), with `rank` counted from 1
-    ranks : first and last rank, both included; there is no default, because the science has none.
+    spectrum : DataArray
+        (rank), with `rank` counted from 1.
+    ranks : tuple of int
+        The first and the last rank, both included; there is no default, because the science has none.
+
+    Returns
+    -------
+    PowerLaw
+        The exponent, the amplitude and the window.
 
     Raises
     ------
-    ValueError : if the window is outside the spectrum or holds fewer than three ranks.
-    UnreliableFit : a ValueError, if a variance in the window is not positive; it carries the estimate from the
-        positive ones.
+    ValueError
+        If the window is outside the spectrum or holds fewer than three ranks.
+    UnreliableFit
+        A ValueError, if a variance in the window is not positive; it carries the estimate from the positive ones.
 
     References
     ----------
@@ -85,14 +125,25 @@ def window_sweep(spectrum: xr.DataArray, *, lows: Sequence[int], highs: Sequence
 
     An exponent that is a property of the code, and not of the window, stays the same over the sweep.
 
+    Parameters
+    ----------
+    spectrum : DataArray
+        (rank), with `rank` counted from 1.
+    lows : sequence of int
+        The first ranks of windows.
+    highs : sequence of int
+        The last ranks of windows.
+
     Returns
     -------
-    DataArray (low, high) of exponents with the coordinate `reason` (low, high): NaN and why where a window does not
-    allow a reliable fit, else "". The spectrum's attributes are kept.
+    DataArray
+        (low, high) of exponents with the coordinate `reason` (low, high): NaN and why where a window does not allow a
+        reliable fit, else "". The spectrum's attributes are kept.
 
     Raises
     ------
-    ValueError : if no window is given, or the spectrum has no ranks.
+    ValueError
+        If no window is given, or the spectrum has no ranks.
 
     Examples
     --------
@@ -128,9 +179,20 @@ def smoothness_bound(d: float) -> float:
     compared with it, but proves nothing. Large for simple stimuli (3 for gratings of one parameter), towards 1 for
     natural images.
 
+    Parameters
+    ----------
+    d : float
+        The dimension of the set of stimuli.
+
+    Returns
+    -------
+    float
+        The exponent below which codes are not smooth.
+
     Raises
     ------
-    ValueError : if d is not positive.
+    ValueError
+        If d is not positive.
 
     References
     ----------

@@ -58,16 +58,31 @@ def signal_spectrum(
     for two repeats. Cross-decomposition of two systems has one set of axes for each of them; here is one system, and
     one set, so that each λₙ is a variance.
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    method : str
+        "cvpca" or "cross_decomposition".
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator or int
+        Draws the random halves.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
+
     Returns
     -------
-    DataArray (rank), in squared units of the responses, with attrs["method"]; ranks from 1 to min(stimuli − 1, units,
-    1024), stimuli being those of the training half for "cross_decomposition". With `by`, a coordinate of unit or
-    stimulus, one for each group, NaN at ranks that it does not have.
+    DataArray
+        (rank), in squared units of the responses, with attrs["method"]; ranks from 1 to min(stimuli − 1, units, 1024),
+        stimuli being those of the training half for "cross_decomposition". With `by`, one for each group, NaN at ranks
+        that it does not have.
 
     Raises
     ------
-    ValueError : for another method, invalid responses, or fewer than three ("cross_decomposition": six) stimuli with
-        two repeats.
+    ValueError
+        For another method, invalid responses, or fewer than three ("cross_decomposition": six) stimuli with two
+        repeats.
 
     References
     ----------
@@ -100,15 +115,30 @@ def noise_spectrum(
     they lack stands at the last ranks, or is lost if the set for the axes has less dof than there are units (Σλ is
     unbiased for the total noise variance otherwise).
 
+    Parameters
+    ----------
+    responses : DataArray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    method : str
+        "cvpca" or "cross_decomposition".
+    n_splits : int
+        The number of random splits to average over.
+    rng : numpy.random.Generator or int
+        Draws the sets of trials.
+    by : str, optional
+        A coordinate of unit or stimulus: each of its groups is then estimated alone, along a first dim of that name.
+
     Returns
     -------
-    DataArray (rank), in squared units of the responses, with attrs["method"]; ranks from 1 to min(dof of the set for
-    the axes, units, 1024). `by` as for `signal_spectrum`.
+    DataArray
+        (rank), in squared units of the responses, with attrs["method"]; ranks from 1 to min(dof of the set for the
+        axes, units, 1024). With `by`, one for each group, NaN at ranks that it does not have.
 
     Raises
     ------
-    ValueError : for another method, invalid responses, units that were not recorded together, no stimulus with four
-        repeats ("cvpca"), or fewer than two stimuli with two ("cross_decomposition").
+    ValueError
+        For another method, invalid responses, units that were not recorded together, no stimulus with four repeats
+        ("cvpca"), or fewer than two stimuli with two ("cross_decomposition").
 
     Examples
     --------
@@ -151,8 +181,25 @@ def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tu
 
 
 def require_one_method(spectra: Iterable[xr.DataArray]) -> str:
-    """The estimator that all spectra come from; ValueError where they differ, because their biases do.
+    """The estimator that all spectra come from; an error where they differ, because their biases do.
 
+    Parameters
+    ----------
+    spectra : iterable of DataArray
+        Each with attrs["method"], as `signal_spectrum` and `noise_spectrum` give it.
+
+    Returns
+    -------
+    str
+        The method that all have in common.
+
+    Raises
+    ------
+    ValueError
+        If there is no spectrum, or they come from several methods or from unknown ones.
+
+    Examples
+    --------
     >>> require_one_method([ranked(np.ones(3), {"method": "cvpca"}), ranked(np.ones(3), {"method": "meme"})])
     Traceback (most recent call last):
     ...
