@@ -300,3 +300,14 @@ def test_gokcen_areas_and_rates() -> None:
     got = pairs(responses.drop_constant(gokcen2023_v1v2.load()))
     assert set(np.unique(got.area_1)) | set(np.unique(got.area_2)) == {"V1", "V2"} and "signal_correlation" not in got
     assert binned(got, against="geometric_mean_rate", n_bins=5).n_pairs.sum() == got.sizes["pair"]
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_units_of_unknown_origin_have_no_distance(missing: float | None, recording: xr.DataArray) -> None:
+    """Nobody knows whether they come from the same session; their area is as unknown in the table as it was."""
+    labels = np.array(["a", "a", missing, missing, 1, 1, "a", "b"], dtype=object)
+    table = pairs(recording.assign_coords(session=("unit", labels), area=("unit", labels)), distance=["depth"])
+    together = [("a", "a"), (1, 1)]
+    expected = [(labels[i], labels[j]) in together for i, j in zip(table.unit_1.values, table.unit_2.values)]
+    np.testing.assert_array_equal(table["distance"].notnull(), expected)
+    assert table["area_1"].isnull().any()
