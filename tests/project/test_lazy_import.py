@@ -29,6 +29,25 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded_after(code, tmp_path) & {"torch", "matplotlib", "xarray", "sklearn", "scipy"}
 
 
+@pytest.mark.parametrize("group", ["responses", "statistics", "covariance"])
+def test_importing_a_group_loads_nothing_heavy(group: str, tmp_path: Path) -> None:
+    assert not loaded_after(f"import neurovar.{group}", tmp_path) & HEAVY
+
+
+def test_recordings_and_their_statistics_need_no_torch_and_no_command_line(tmp_path: Path) -> None:
+    code = """
+import numpy, neurovar_datasets
+from neurovar import responses, statistics
+numpy.save("counts.npy", numpy.random.default_rng(0).poisson(5.0, (6, 8, 4)))
+dims = "stimulus", "repeat", "unit"
+recording = neurovar_datasets.arrays.load(neurovar_datasets.arrays.Declaration("counts.npy", "spike count", dims=dims))
+responses.save(recording, "counts.zarr")
+for statistic in (statistics.fano_factor, statistics.noise_correlation, statistics.effective_dimensionality):
+    statistic(responses.open_zarr("counts.zarr"))
+"""
+    assert not loaded_after(code, tmp_path) & {"torch", "matplotlib", "sklearn", "typer", "rich"}
+
+
 def test_importing_every_public_module_loads_no_torchvision_and_changes_nothing(tmp_path: Path) -> None:
     code = """
 import random, matplotlib, numpy, torch, neurovar
@@ -48,7 +67,7 @@ def test_an_unknown_name_is_refused() -> None:
     import neurovar
 
     assert set(dir(neurovar)) == set(neurovar.__all__)
-    with pytest.raises(AttributeError, match="has no attribute 'utils'; it has Covariance"):
+    with pytest.raises(AttributeError, match="No neurovar attribute utils"):
         _ = neurovar.utils
 
 

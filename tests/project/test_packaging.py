@@ -1,5 +1,6 @@
 """What is built, pinned and declared agrees with what is in the folders."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -32,10 +33,10 @@ def required(*extras: str) -> set[str]:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     for name in ("neurovar", "datasets"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", "dist", "."]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     (built,) = (folder / "dist").glob("*.whl")
@@ -44,24 +45,48 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_every_module_and_its_data(wheel: Path) -> None:
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    folders = {"neurovar": ("*.py", "*.html", "py.typed"), "datasets": ("*.py",)}
-    files = (path for folder, patterns in folders.items() for name in patterns for path in (ROOT / folder).rglob(name))
-    assert names == {path.relative_to(ROOT).as_posix().replace("datasets/", "neurovar_datasets/") for path in files}
+    files = [path for folder in ("neurovar", "datasets") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
+    assert {path.rpartition(".")[2] for path in sources} == {"py", "pyi", "html", "typed"}
+    assert names == {re.sub("^datasets/", "neurovar_datasets/", path) for path in sources}
+
+
+def test_the_wheel_has_the_version_of_the_package(wheel: Path) -> None:
+    assert wheel.name.startswith(f"neurovar-{neurovar.__version__}-")
 
 
 def test_both_packages_import_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    ZipFile(wheel).extractall(tmp_path)
     code = (
-        f"import sys; sys.path.insert(0, {str(wheel)!r}); import neurovar, neurovar_datasets; "
-        "print(neurovar.__file__, neurovar_datasets.__file__, sep='\\n')"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import neurovar.cli.app, neurovar_datasets as data; "
+        "print(neurovar.__file__, data.__file__, *(source.citation for source in data.sources().values()), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert all(Path(line).is_relative_to(wheel) for line in done.stdout.splitlines())
+    assert all(Path(line).is_relative_to(tmp_path) for line in done.stdout.splitlines()[:2])
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    assert neurovar.__version__ == PROJECT["version"]
-    assert f"version: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {neurovar.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{neurovar.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_requirement_is_imported_and_every_import_required() -> None:
+    """`xarray.open_zarr` is what needs zarr, and numcodecs is a part of zarr; nothing else comes by itself."""
+    imported = {
+        {"PIL": "pillow", "sklearn": "scikit-learn"}.get(name, name).lower().replace("_", "-")
+        for folder in ("neurovar", "datasets")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in top_level_imports(path)
+    }
+    ours = {"neurovar", "neurovar-datasets", "numcodecs"}
+    assert imported - sys.stdlib_module_names - ours == required("nwb", "pretrained") - {"zarr"}
+
+
+def top_level_imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names}
 
 
 def test_every_requirement_is_pinned() -> None:
