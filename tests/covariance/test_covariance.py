@@ -9,6 +9,7 @@ import pytest
 import reference
 import torch
 from scipy import stats
+from seeds import generator
 
 from neurovar import covariance
 from neurovar.covariance import (
@@ -141,10 +142,6 @@ def case(request: pytest.FixtureRequest, dtype: torch.dtype, device: str) -> Cas
     return Case(request.param, make().to(device=device, dtype=dtype), matrix, dtype)
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.double().cpu().numpy()
 
@@ -258,7 +255,7 @@ def assert_moments(samples: np.ndarray, second_moment: np.ndarray, mean: np.ndar
 
 
 def test_samples_have_the_covariance(case: Case) -> None:
-    samples = array(case.covariance.sample((20_000,), generator=seeded(3)))
+    samples = array(case.covariance.sample((20_000,), generator=generator(3)))
     assert_moments(samples, case.matrix, MEANS.get(case.name, np.zeros(N)))
 
 
@@ -267,7 +264,7 @@ def test_gaussian_samples_have_the_covariance(case: Case) -> None:
     if case.name in MIXTURES or case.name in MEANS:
         pytest.skip("not Gaussian, or not centred")
     rows = 20_000
-    samples = array(case.covariance.sample((rows,), generator=seeded(3)))
+    samples = array(case.covariance.sample((rows,), generator=generator(3)))
     moving = np.diag(case.matrix) > 0
     np.testing.assert_array_equal(samples[:, ~moving], 0)
     samples, truth = samples[:, moving], case.matrix[np.ix_(moving, moving)]
@@ -282,39 +279,39 @@ def test_gaussian_samples_have_the_covariance(case: Case) -> None:
 
 
 def test_a_seed_means_one_sample(case: Case) -> None:
-    first = case.covariance.sample((4,), generator=seeded(0))
-    assert torch.equal(first, case.covariance.sample((4,), generator=seeded(0)))
+    first = case.covariance.sample((4,), generator=generator(0))
+    assert torch.equal(first, case.covariance.sample((4,), generator=generator(0)))
     if case.name != "mean shift":
-        assert not torch.equal(first, case.covariance.sample((4,), generator=seeded(1)))
+        assert not torch.equal(first, case.covariance.sample((4,), generator=generator(1)))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (2, 0), (2, 1, 3)])
 def test_sample_shapes(case: Case, shape: tuple[int, ...]) -> None:
-    sample = case.covariance.sample(shape, generator=seeded(0))
+    sample = case.covariance.sample(shape, generator=generator(0))
     assert sample.shape == (*shape, N)
     assert sample.dtype == case.dtype and sample.device == case.covariance.device
     assert sample.is_contiguous()
 
 
 def test_draws_are_the_same_whatever_their_shape(case: Case) -> None:
-    flat = case.covariance.sample((6,), generator=seeded(5))
-    assert torch.equal(case.covariance.sample((2, 3), generator=seeded(5)), flat.reshape(2, 3, N))
-    g = seeded(5)
+    flat = case.covariance.sample((6,), generator=generator(5))
+    assert torch.equal(case.covariance.sample((2, 3), generator=generator(5)), flat.reshape(2, 3, N))
+    g = generator(5)
     split = torch.cat([case.covariance.sample((rows,), generator=g) for rows in (1, 3, 2)])
     torch.testing.assert_close(split, flat)
 
 
 def test_noise_at_a_state(case: Case) -> None:
     states = case.tensor(np.ones((4, N)))
-    noise = case.covariance.sample_at(states, generator=seeded(2))
+    noise = case.covariance.sample_at(states, generator=generator(2))
     assert noise.shape == (4, N) and noise.dtype == case.dtype and noise.is_contiguous()
     assert case.covariance.state_dependent == case.state_dependent
-    other = case.covariance.sample_at(2 * states, generator=seeded(2))
+    other = case.covariance.sample_at(2 * states, generator=generator(2))
     assert torch.equal(noise, other) != case.state_dependent
     if not case.state_dependent:
-        assert torch.equal(noise, case.covariance.sample((4,), generator=seeded(2)))
+        assert torch.equal(noise, case.covariance.sample((4,), generator=generator(2)))
     with pytest.raises(ValueError, match=rf"expected states \(rows, {N}\), got \(4, 5\)"):
-        case.covariance.sample_at(states[:, :5], generator=seeded(2))
+        case.covariance.sample_at(states[:, :5], generator=generator(2))
 
 
 def test_another_type_and_back(case: Case) -> None:
@@ -333,8 +330,8 @@ def test_saved_and_loaded(case: Case, tmp_path: Path) -> None:
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "noise.safetensors").read_bytes()
     np.testing.assert_allclose(array(loaded.to_dense()), case.matrix, rtol=2e-5, atol=case.tolerance)
-    sample = case.covariance.sample((3,), generator=seeded(0))
-    torch.testing.assert_close(loaded.sample((3,), generator=seeded(0)), sample.cpu())
+    sample = case.covariance.sample((3,), generator=generator(0))
+    torch.testing.assert_close(loaded.sample((3,), generator=generator(0)), sample.cpu())
 
 
 def test_it_is_frozen(case: Case) -> None:
@@ -347,11 +344,11 @@ def test_a_block_of_draws_is_handed_out_row_by_row(case: Case) -> None:
     """Whatever the number of rows asked for at once, to the last bit, and the rows of `sample`."""
     if case.state_dependent:
         with pytest.raises(ValueError, match="expected noise that does not depend on the activations"):
-            case.covariance.sampler(generator=seeded(1), block=4)
+            case.covariance.sampler(generator=generator(1), block=4)
         return
-    sampler = case.covariance.sampler(generator=seeded(1), block=4)
+    sampler = case.covariance.sampler(generator=generator(1), block=4)
     rows = torch.cat([sampler.draw((k,)) for k in (1, 0, 2, 6, 1)] + [sampler.draw()[None]])
-    other = case.covariance.sampler(generator=seeded(1), block=4)
+    other = case.covariance.sampler(generator=generator(1), block=4)
     assert torch.equal(other.draw((11,)), rows)
-    torch.testing.assert_close(case.covariance.sample((11,), generator=seeded(1)), rows)
+    torch.testing.assert_close(case.covariance.sample((11,), generator=generator(1)), rows)
     assert other.draw((2, 3)).shape == (2, 3, N)

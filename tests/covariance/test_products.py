@@ -2,21 +2,18 @@
 
 import pytest
 import torch
+from seeds import generator
 from torch import Tensor
 
 from neurovar.covariance import Dense, LowRankPlusDiagonal
 from neurovar.covariance._products import Product
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [0, 1, 7, 300])
 def test_a_product_is_that_of_the_transpose(dtype: torch.dtype, rows: int) -> None:
-    weight = torch.randn(90, 33, generator=seeded(0), dtype=torch.float64)
-    wide = torch.randn(rows, 40, generator=seeded(1), dtype=torch.float64)
+    weight = torch.randn(90, 33, generator=generator(0), dtype=torch.float64)
+    wide = torch.randn(rows, 40, generator=generator(1), dtype=torch.float64)
     given = wide.to(dtype)[:, :33]  # not contiguous, as a triangular factor needs it
     result = Product(weight.to(dtype))(given)
     assert result.dtype == dtype
@@ -32,8 +29,8 @@ def test_later_changes_of_a_product_change_neither_factor_nor_rows() -> None:
 
 
 def covariance_of(kind: str, n: int) -> Dense | LowRankPlusDiagonal:
-    factors = torch.randn(n, 40, generator=seeded(3)) / 6
-    low_rank = LowRankPlusDiagonal(factors, torch.rand(n, generator=seeded(4)) + 0.1)
+    factors = torch.randn(n, 40, generator=generator(3)) / 6
+    low_rank = LowRankPlusDiagonal(factors, torch.rand(n, generator=generator(4)) + 0.1)
     return low_rank if kind == "low rank" else Dense(low_rank.to_dense())
 
 
@@ -41,8 +38,8 @@ def covariance_of(kind: str, n: int) -> Dense | LowRankPlusDiagonal:
 @pytest.mark.parametrize("n", [255, 700])
 def test_a_sampler_in_float32_gives_the_rows_of_float64(kind: str, n: int) -> None:
     noise = covariance_of(kind, n)
-    rows = noise.sampler(generator=seeded(0), block=8).draw((20,))
-    normals: Tensor = torch.cat([noise._normals(8, generator) for generator in [seeded(0)] for _ in range(3)]).double()
+    rows = noise.sampler(generator=generator(0), block=8).draw((20,))
+    normals: Tensor = torch.cat([noise._normals(8, g) for g in [generator(0)] for _ in range(3)]).double()
     if isinstance(noise, Dense):
         expected = normals @ noise._factor.double().mT
     else:

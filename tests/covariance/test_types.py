@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from seeds import generator
 from torch import Tensor
 
 from neurovar.covariance import (
@@ -20,10 +21,6 @@ from neurovar.covariance import (
 
 RNG = np.random.default_rng(3)
 ONE = torch.tensor(1.0, dtype=torch.float64)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int) -> Tensor:
@@ -45,9 +42,11 @@ def full(n: int) -> Tensor:
 def test_a_dense_sample_is_the_triangular_product(n: int) -> None:
     """In blocks of the factor, also where n is no multiple of them."""
     matrix = full(n)
-    normals = torch.randn(3, -(-n // 16) * 16, generator=seeded(0), dtype=torch.float64)[:, :n]
+    normals = torch.randn(3, -(-n // 16) * 16, generator=generator(0), dtype=torch.float64)[:, :n]
     expected = normals.numpy() @ np.linalg.cholesky(matrix.numpy()).T
-    np.testing.assert_allclose(Dense(matrix).sample((3,), generator=seeded(0)).numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        Dense(matrix).sample((3,), generator=generator(0)).numpy(), expected, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_a_semidefinite_factor_is_triangular_too() -> None:
@@ -59,7 +58,7 @@ def test_a_semidefinite_factor_is_triangular_too() -> None:
 
 def test_rounding_below_zero_is_forgiven() -> None:
     almost = torch.tensor([[1.0, 1.0 + 1e-6], [1.0 + 1e-6, 1.0]])
-    sample = Dense(almost).sample((100,), generator=seeded(0))
+    sample = Dense(almost).sample((100,), generator=generator(0))
     torch.testing.assert_close(sample[:, 0], sample[:, 1], rtol=0, atol=1e-3)
 
 
@@ -74,10 +73,10 @@ def test_a_matrix_that_is_singular_to_rounding_has_no_inverse() -> None:
 def test_what_is_scaled_is_not_factorised_anew(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     root, scale = normal(20, rank), normal(20)
     noise = Dense(root @ root.mT)
-    sample = noise.sample((3,), generator=seeded(0))
+    sample = noise.sample((3,), generator=generator(0))
     monkeypatch.delattr(torch.linalg, "cholesky_ex")
-    torch.testing.assert_close(noise.scale_to(trace=4 * noise.trace()).sample((3,), generator=seeded(0)), 2 * sample)
-    torch.testing.assert_close(noise.conjugate(scale).sample((3,), generator=seeded(0)), scale * sample)
+    torch.testing.assert_close(noise.scale_to(trace=4 * noise.trace()).sample((3,), generator=generator(0)), 2 * sample)
+    torch.testing.assert_close(noise.conjugate(scale).sample((3,), generator=generator(0)), scale * sample)
 
 
 def test_the_asymmetry_of_a_later_block_is_seen() -> None:
@@ -136,7 +135,7 @@ def test_many_units_never_write_the_matrix_out() -> None:
         assert whole.trace() == pytest.approx(3 * n, rel=1e-5)
         dimensionality = (3 * n) ** 2 / ((2 * n + 1) ** 2 + n - 1)
         assert whole.effective_dimensionality() == pytest.approx(dimensionality, rel=1e-5)
-        assert whole.sample((2,), generator=seeded(0)).shape == (2, n)
+        assert whole.sample((2,), generator=generator(0)).shape == (2, n)
         assert whole.log_determinant() == pytest.approx(np.log(2 * n + 1), rel=1e-5)
         assert float(whole.mahalanobis(torch.ones(n))) == pytest.approx(n / (2 * n + 1), rel=1e-3)
     assert float(noise.leading_eigenvalues(1)[0]) == pytest.approx(2 * n + 1, rel=1e-5)
@@ -145,7 +144,7 @@ def test_many_units_never_write_the_matrix_out() -> None:
 def test_private_noise_far_below_the_shared() -> None:
     """Where Woodbury's difference of two large terms would cancel."""
     noise = LowRankPlusDiagonal(normal(50, 3), positive(50) * 1e-9)
-    deviations = noise.sample((4,), generator=seeded(0))
+    deviations = noise.sample((4,), generator=generator(0))
     expected = (deviations @ torch.linalg.inv(noise.to_dense()) * deviations).sum(1)
     torch.testing.assert_close(noise.mahalanobis(deviations), expected, rtol=1e-4, atol=0)
     assert noise.log_determinant() == pytest.approx(float(torch.logdet(noise.to_dense())))
@@ -188,7 +187,7 @@ def test_a_kronecker_of_many_units() -> None:
     products = channel.effective_dimensionality() * space.effective_dimensionality()
     assert noise.effective_dimensionality() == pytest.approx(products)
     assert noise.spectrum().shape == (200_704,) and float(noise.spectrum().sum()) == pytest.approx(noise.trace())
-    sample = noise.sample((2,), generator=seeded(0))
+    sample = noise.sample((2,), generator=generator(0))
     assert noise.mahalanobis(sample).numpy() == pytest.approx([200_704, 200_704], rel=0.02)
     whole = noise + Diagonal(torch.ones(200_704, dtype=torch.float64))
     assert whole.effective_dimensionality() > noise.effective_dimensionality()
@@ -222,7 +221,7 @@ def test_noise_at_a_state_has_its_gain_and_power_law() -> None:
         expected[i, j] = 0.4 * state[i] * state[j] + (i == j) * noise.dispersion[i] * abs(state[i]) ** 1.3
     np.testing.assert_allclose(noise.at(state).to_dense().numpy(), expected)
     rows = 40_000
-    samples = noise.sample_at(state.expand(rows, 4), generator=seeded(0)).numpy()
+    samples = noise.sample_at(state.expand(rows, 4), generator=generator(0)).numpy()
     moving = [0, 1, 3]
     assert (samples[:, 2] == 0).all()
     second = (samples.T @ samples / rows)[np.ix_(moving, moving)]
@@ -232,10 +231,10 @@ def test_noise_at_a_state_has_its_gain_and_power_law() -> None:
 def test_each_row_is_drawn_at_its_own_state() -> None:
     noise = poisson_like(positive(3, 4))
     states = positive(2, 4)
-    both = noise.sample_at(states, generator=seeded(1))
-    first = noise.sample_at(states[:1], generator=seeded(1))
+    both = noise.sample_at(states, generator=generator(1))
+    first = noise.sample_at(states[:1], generator=generator(1))
     torch.testing.assert_close(both[:1], first)
-    swapped = noise.sample_at(states.flip(0), generator=seeded(1))
+    swapped = noise.sample_at(states.flip(0), generator=generator(1))
     assert not torch.allclose(both, swapped)
 
 
@@ -243,15 +242,15 @@ def test_states_of_another_float_type_are_taken_as_they_are() -> None:
     """As under autocast: the noise keeps its own type."""
     noise = poisson_like(positive(3, 4))
     states = positive(2, 4).bfloat16()
-    found = noise.sample_at(states, generator=seeded(1))
-    assert torch.equal(found, noise.sample_at(states.double(), generator=seeded(1)))
+    found = noise.sample_at(states, generator=generator(1))
+    assert torch.equal(found, noise.sample_at(states.double(), generator=generator(1)))
     assert found.dtype == torch.float64
 
 
 def test_reference_states_are_drawn_evenly() -> None:
     """With one active unit a state, the unit that is noisy tells the state."""
     noise = GainModulated(ONE, torch.zeros(4).double(), ONE, torch.eye(4).double())
-    samples = noise.sample((4000,), generator=seeded(0))
+    samples = noise.sample((4000,), generator=generator(0))
     active = samples != 0
     assert (active.sum(1) == 1).all()
     assert (active.sum(0) - 1000).abs().max() < 5 * np.sqrt(4000 * 3 / 16)
@@ -312,18 +311,18 @@ def test_constants_add_up_before_they_are_squared() -> None:
 
 def test_noise_with_a_mean() -> None:
     whole = 4.0 * (Diagonal.isotropic(2) + MeanShift(torch.tensor([3.0, -1.0])))
-    samples = whole.sample((20_000,), generator=seeded(0))
+    samples = whole.sample((20_000,), generator=generator(0))
     assert (samples.mean(0) - torch.tensor([6.0, -2.0])).abs().max() < 5 * 2 / np.sqrt(20_000)
     assert (samples.var(0) / 4 - 1).abs().max() < 5 * np.sqrt(2 / 20_000)
 
 
 def test_a_constant_has_the_power_of_its_trace() -> None:
     shift = MeanShift(torch.tensor([3.0, 4.0])).scale_to(trace=100.0)
-    assert shift.sample((2,), generator=seeded(0)).tolist() == [[6, 8], [6, 8]]
+    assert shift.sample((2,), generator=generator(0)).tolist() == [[6, 8], [6, 8]]
     mapped = shift.conjugate(torch.tensor([[1.0, 1.0]]))
     assert isinstance(mapped, MeanShift) and mapped.mean.tolist() == [14]
     before = shift.mean.clone()
-    shift.sample((), generator=seeded(0)).add_(1)
+    shift.sample((), generator=generator(0)).add_(1)
     assert torch.equal(shift.mean, before)
 
 

@@ -4,19 +4,16 @@ import numpy as np
 import pytest
 import torch
 from reference import streaming as reference
+from seeds import generator
 from torch import Tensor
 
 from neurovar.noise import HebbianNetwork
 from neurovar.noise.streaming._hebbian import WARM_UP
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def simulated(n: int, *, seed: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Samples of 20 units with eigenvalues 5, 4, 3 over 0.5 and unequal means, and the three leading axes."""
-    g = seeded(seed)
+    g = generator(seed)
     axes = torch.linalg.qr(torch.randn(20, 20, generator=g, dtype=torch.float64)).Q
     values = scale * torch.cat([torch.tensor([5.0, 4.0, 3.0]), torch.full((17,), 0.5)]).double()
     normals = torch.randn(n, 20, generator=g, dtype=torch.float64)
@@ -35,7 +32,7 @@ def test_every_synapse_sees_only_the_neurons_that_it_connects(about_zero: bool) 
     network = HebbianNetwork(rank=3, seed=4, about_zero=about_zero)
     network.update(data[:25])
     network.update(data[25:])
-    filters = torch.randn(3, 20, generator=seeded(4), dtype=torch.float64).numpy() / 20**0.5
+    filters = torch.randn(3, 20, generator=generator(4), dtype=torch.float64).numpy() / 20**0.5
     feedforward, lateral = reference.hebbian_synapses(data.numpy(), filters, warm_up=WARM_UP, about_zero=about_zero)
     np.testing.assert_allclose(network._sums["feedforward"].numpy(), feedforward, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(network._sums["lateral"].numpy(), lateral, rtol=1e-9, atol=1e-9)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from seeds import generator
 from torch import Tensor
 
 from neurovar.noise import Accumulator, DenseAccumulator, KroneckerAccumulator
@@ -9,9 +10,9 @@ from neurovar.noise import Accumulator, DenseAccumulator, KroneckerAccumulator
 
 def separable(n: int, *, seed: int, spread: float) -> tuple[Tensor, Tensor]:
     """Samples (n, 3, 2, 2) with covariance channel ⊗ space, and that; the larger the spread, the less isotropic."""
-    g = torch.Generator().manual_seed(7)
+    g = generator(7)
     channel, space = (torch.eye(k).double() + spread * torch.randn(k, k, generator=g).double() for k in (3, 4))
-    normals = torch.randn(n, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    normals = torch.randn(n, 3, 4, generator=generator(seed), dtype=torch.float64)
     return (channel @ normals @ space.mT).reshape(n, 3, 2, 2), torch.kron(channel @ channel.mT, space @ space.mT)
 
 

@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 import torch
 from reference import streaming as reference
+from seeds import generator
 from torch import Tensor
 
 import neurovar
 from neurovar.noise import BoundedEstimate, LowRankAccumulator
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def power_law(n: int, n_units: int, exponent: float, *, dtype: torch.dtype = torch.float64) -> Tensor:
     """Gaussian samples with eigenvalues rank^−exponent in random directions."""
-    g = seeded(5)
+    g = generator(5)
     axes = torch.linalg.qr(torch.randn(n_units, n_units, generator=g, dtype=torch.float64)).Q
     scale = torch.arange(1, n_units + 1, dtype=torch.float64) ** (-exponent / 2)
     return ((torch.randn(n, n_units, generator=g, dtype=torch.float64) * scale) @ axes.mT).to(dtype)
@@ -123,16 +120,16 @@ def test_the_bound_tells_a_good_sketch_from_a_poor_one() -> None:
 
 def test_a_direction_that_comes_late_is_found() -> None:
     """Samples sorted by what they show: the last 50 alone vary along one axis."""
-    data = 0.1 * torch.randn(1000, 100, generator=seeded(0))
-    data[:900] += torch.randn(900, 1, generator=seeded(1)) * torch.eye(100)[0]
-    data[950:] += 2 * torch.randn(50, 1, generator=seeded(2)) * torch.eye(100)[1]
+    data = 0.1 * torch.randn(1000, 100, generator=generator(0))
+    data[:900] += torch.randn(900, 1, generator=generator(1)) * torch.eye(100)[0]
+    data[950:] += 2 * torch.randn(50, 1, generator=generator(2)) * torch.eye(100)[1]
     factors = accumulated(data, rank=2, batch=20).covariance().factors
     assert float(factors[:2].square().sum() / factors.square().sum()) > 0.99
 
 
 def test_a_low_rank_truth_is_recovered_but_for_sampling() -> None:
     """Two factors and unequal private variances: every entry within 5 standard errors."""
-    g, n = seeded(0), 20_000
+    g, n = generator(0), 20_000
     factors = 2 * torch.randn(80, 2, generator=g, dtype=torch.float64)
     private = 0.5 + 0.5 * torch.rand(80, generator=g, dtype=torch.float64)
     normals = torch.randn(n, 82, generator=g, dtype=torch.float64)
@@ -148,7 +145,7 @@ def test_a_low_rank_truth_is_recovered_but_for_sampling() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_data_of_exactly_low_rank(dtype: torch.dtype) -> None:
     """Fewer dimensions than factors: the rest of the factors is 0, and next to nothing is private."""
-    data = (torch.randn(300, 2, generator=seeded(0)) @ torch.randn(2, 30, generator=seeded(1))).to(dtype)
+    data = (torch.randn(300, 2, generator=generator(0)) @ torch.randn(2, 30, generator=generator(1))).to(dtype)
     found = accumulated(data, rank=4).estimate()
     total, tolerance = found.covariance.trace(), 1e-5 if dtype is torch.float32 else 1e-6
     assert found.covariance.factors.shape == (30, 4)
@@ -178,7 +175,7 @@ def test_fewer_units_or_samples_than_the_sketch_has_rows(n_units: int) -> None:
 
 def test_many_units_take_little_memory() -> None:
     """Units for which a matrix would take 10 GB: one factor and the private variance are found."""
-    g, n_units = seeded(0), 50_000
+    g, n_units = generator(0), 50_000
     axis = torch.randn(n_units, generator=g)
     accumulator = LowRankAccumulator(rank=1)
     for _ in range(10):

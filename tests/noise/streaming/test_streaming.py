@@ -11,6 +11,7 @@ import pytest
 import torch
 from reference import streaming as reference
 from safetensors.torch import save_file
+from seeds import generator
 from torch import Tensor
 
 import neurovar
@@ -37,15 +38,11 @@ MERGEABLE: dict[str, Make] = {
 ALL: dict[str, Make] = MERGEABLE | {"hebbian": lambda **options: HebbianNetwork(rank=3, seed=1, **options)}
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def samples(n: int, *, seed: int = 0, dtype: torch.dtype = torch.float64, shape: tuple[int, ...] = SHAPE) -> Tensor:
     """Correlated samples with unequal means."""
     n_units = int(np.prod(shape))
-    mixing = torch.randn(n_units, n_units, generator=seeded(99), dtype=torch.float64) / n_units**0.5
-    normals = torch.randn(n, n_units, generator=seeded(seed), dtype=torch.float64)
+    mixing = torch.randn(n_units, n_units, generator=generator(99), dtype=torch.float64) / n_units**0.5
+    normals = torch.randn(n, n_units, generator=generator(seed), dtype=torch.float64)
     return (normals @ mixing + torch.linspace(-1, 2, n_units, dtype=torch.float64)).to(dtype).reshape(n, *shape)
 
 
@@ -225,7 +222,7 @@ def test_the_mean_stands_beside_the_covariance_as_a_noise() -> None:
     data = samples(30)
     accumulator = fed(DenseAccumulator(), data.split(10))
     noise = accumulator.covariance() + MeanShift(accumulator.mean)
-    draws = noise.sample((4000,), generator=seeded(0))
+    draws = noise.sample((4000,), generator=generator(0))
     error = accumulator.covariance().diagonal().sqrt() / 4000**0.5
     assert ((draws.mean(0) - accumulator.mean).abs() < 5 * error).all()
 
