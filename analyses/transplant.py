@@ -31,7 +31,7 @@ import neurovar
 from neurovar import networks, plotting, robustness
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance, Dense, Diagonal, MeanShift
-from neurovar.networks import modify, retrain, small_network, train
+from neurovar.networks import Brightness, retrain, small_network, train
 from neurovar.responses import drop_constant
 from neurovar.robustness import Attack, Modified, NoisyNetwork
 
@@ -158,7 +158,7 @@ def _small(scale: Scale, seed: int) -> Iterator[Target]:
         record = partial(networks.record, base, layers=[layer], rng=seed)
         task = record(shown)
         test = partial(_retrained, base, images, labels, held_out, layer, scale, seed)
-        yield Target("small", layer, task, record(pictures), _shift(task, record(_brighter(shown, seed))), 1.0, test)
+        yield Target("small", layer, task, record(pictures), _shift(task, record(_brighter(shown))), 1.0, test)
 
 
 def _efficientnet(scale: Scale, seed: int) -> Iterator[Target]:
@@ -166,15 +166,14 @@ def _efficientnet(scale: Scale, seed: int) -> Iterator[Target]:
     network, pictures = networks.efficientnet_lite0(), cowley2023_v4.images(session="210325")
     record = partial(networks.record, network, layers=[EFFICIENTNET_LAYER], rng=seed)
     task = record(pictures)
-    shift = _shift(task, record(_brighter(pictures, seed)))
+    shift = _shift(task, record(_brighter(pictures)))
     unit_trace = EFFICIENTNET_TRACE * float(task.values[:, 0].var(axis=0).mean())
     test = partial(_agreement, pictures.isel(stimulus=slice(scale.n_images)), scale, seed)
     yield Target("efficientnet_lite0", EFFICIENTNET_LAYER, task, task, shift, unit_trace, test)
 
 
-def _brighter(images: xr.DataArray, seed: int) -> xr.DataArray:
-    generator = torch.Generator().manual_seed(seed)
-    return images.copy(data=modify(torch.tensor(images.values), "brightness", strength=3, generator=generator).numpy())
+def _brighter(images: xr.DataArray) -> xr.DataArray:
+    return images.copy(data=Brightness(3)(torch.tensor(images.values)).numpy())
 
 
 def _shift(clean: xr.DataArray, modified: xr.DataArray) -> Tensor:

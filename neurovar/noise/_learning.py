@@ -113,8 +113,7 @@ def learn_noise(
         n − 1. "dense" holds n² parameters, and Adam twice as many.
     trace, penalty : one of the two. Learning starts from isotropic variance trace / n or v ("low_rank": half of it in
         random factors).
-    modification : (images, generator=…) → images, such as `partial(modifications.modify, name="brightness",
-        strength=3)`.
+    modification : (images, generator=…) → images, such as `networks.Brightness(3)`.
     attack : (model, images, labels, noises=…, generator=…) → images, such as `partial(attacks.pgd, epsilon=0.1,
         step=0.025, n_steps=10)`; sees the network in eval mode with the present noise.
     learning_rate : Adam's, for network and noise; a step changes a standard deviation by up to about this fraction.

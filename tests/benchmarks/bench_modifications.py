@@ -21,7 +21,7 @@ from neurovar_datasets import fashion_mnist
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from neurovar.networks import MODIFICATIONS, PREBLE2026, modify
+from neurovar.networks import MODIFICATIONS, PREBLE2026
 
 N_IMAGES, N_REFERENCE, N_RUNS = int(os.environ.get("BENCH_IMAGES", "60000")), 60, 3
 SEVERITY = int(os.environ.get("BENCH_STRENGTH", "3"))
@@ -76,14 +76,14 @@ def bench_modifications() -> None:
             _ = [transform(image) for image in few] if transform else [corrupted(name, image) for image in in_8_bits]
 
         def ours(name: str = name, strength: float = strength, generator: torch.Generator = generator) -> None:
-            modify(images, name, strength=strength, generator=generator)
+            MODIFICATIONS[name](strength)(images, generator=generator)
 
         reference()
-        modify(few, name, strength=strength, generator=generator)
+        MODIFICATIONS[name](strength)(few, generator=generator)
         times = [(cpu_seconds(ours), cpu_seconds(reference) * len(images) / len(few)) for _ in range(N_RUNS)]
         mine, theirs = (statistics.median(side) for side in zip(*times))
         seconds[name] = (mine, theirs)
         report(name, mine, theirs)
     report(f"all (wanted {WANTED} ×)", *map(sum, zip(*seconds.values())))
-    report("ten of the protocol", *map(sum, zip(*(seconds[name] for name in PREBLE2026))))
+    report("ten of the protocol", *map(sum, zip(*(seconds[name] for name in {value.name for value in PREBLE2026}))))
     report("all without frost", *map(sum, zip(*(both for name, both in seconds.items() if name != "frost"))))

@@ -235,7 +235,7 @@ def test_the_modification_makes_the_images() -> None:
     network = networks.small_network(rng=0)
     images = torch.rand(8, 1, 28, 28, generator=seeded(1))
     model = nn.Sequential(Watching(), *network)
-    modification = partial(networks.modify, name="brightness", strength=5)
+    modification = networks.Brightness(5)
     learned = learn(model, images, torch.arange(8), layer="5", n_epochs=1, batch_size=8, modification=modification)
     shown = learned.network[0].seen[-1]
     assert shown.shape == images.shape and shown.mean() > images.mean() + 0.2

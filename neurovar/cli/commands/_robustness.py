@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 import xarray as xr
 from matplotlib.figure import Figure
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,7 +20,7 @@ from neurovar.cli.commands import _images as pictures
 from neurovar.cli.commands import _tables as tables
 from neurovar.cli.commands._console import console, printable, say
 from neurovar.cli.commands.layers import open_network
-from neurovar.networks import MODIFICATIONS, modify
+from neurovar.networks import MODIFICATIONS, modification
 from neurovar.plotting._robustness import plain_figure
 from neurovar.robustness import Attack, Modified, NoisyNetwork
 from neurovar.robustness.honesty._setting import control_of
@@ -138,7 +137,7 @@ def modifications(texts: Sequence[str]) -> list[Modified]:
             raise ValueError(f"expected --modification NAME=STRENGTH,…, got {text!r}") from error
         found += [Modified(name, int(value) if value.is_integer() else value) for value in values]
     for one in found:
-        modify(torch.full((1, 1, 28, 28), 0.5), one.name, strength=one.strength, generator=torch.Generator())
+        modification(one.name, one.strength)
     return found
 
 

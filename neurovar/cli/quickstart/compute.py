@@ -18,7 +18,7 @@ import neurovar
 from neurovar import networks, robustness, statistics
 from neurovar.cli.quickstart.inputs import N_UNITS, Inputs
 from neurovar.covariance import Covariance
-from neurovar.networks import halves, modify, retrain, small_network, train
+from neurovar.networks import halves, modification, retrain, small_network, train
 from neurovar.responses import align, center_repeats, drop_constant
 from neurovar.robustness import Attack, Modified, NoisyNetwork, pgd
 
@@ -111,11 +111,8 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
     statistics.noise_correlation(inputs.cortex)  # a recording that will not do is refused before the long work
     cortex = inputs.cortex.isel(stimulus=slice(scale.n_stimuli))
     images = inputs.images.isel(stimulus=slice(scale.n_stimuli))
-    shown = {"clean": _unmodified} | {
-        f"{name} {strength}": partial(_modified, name=name, strength=strength)
-        for name in MODIFICATIONS
-        for strength in (1, 2)
-    }
+    modified = [modification(name, strength) for name in MODIFICATIONS for strength in (1, 2)]
+    shown = {"clean": _unmodified} | {value.label: value for value in modified}
     with _bar(progress, "EfficientNet-Lite0 on the same images", len(images) * len(shown)) as advance:
         recorded = networks.record(
             networks.efficientnet_lite0(),
@@ -143,10 +140,6 @@ def _varying_units(layer: xr.DataArray, rng: np.random.Generator) -> xr.DataArra
 
 def _unmodified(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
-
-
-def _modified(images: Tensor, generator: torch.Generator, *, name: str, strength: int) -> Tensor:
-    return modify(images, name, strength=strength, generator=generator)
 
 
 def transplant_and_test(

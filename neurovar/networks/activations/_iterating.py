@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from neurovar.networks.activations._batches import read
-from neurovar.networks.activations._passes import Modification, Passes
+from neurovar.networks.activations._passes import Modifications, Passes
 from neurovar.networks.activations._units import Units
 
 
@@ -26,7 +26,7 @@ def iterate(
     layers: Sequence[str],
     rng: np.random.Generator | int,
     n_repeats: int = 1,
-    modifications: Mapping[str, Modification] | None = None,
+    modifications: Modifications | None = None,
     pool_space: bool = False,
     max_units: int | None = None,
     axes: Mapping[str, Sequence[str]] | None = None,

@@ -11,8 +11,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from neurovar.networks._layers import Hook, find_layers, forward_hooks
 from neurovar.networks.activations._units import Units
+from neurovar.networks.modifications._base import Modification
 
-Modification = Callable[[Tensor, torch.Generator], Tensor]
+Modifications = Sequence[Modification] | Mapping[str, Callable[..., Tensor]]
+"""Values, or label → function (images, generator=…) → images."""
 
 
 class Passes:
@@ -23,7 +25,7 @@ class Passes:
         model: nn.Module,
         layers: Sequence[str],
         units: Units,
-        modifications: Mapping[str, Modification] | None,
+        modifications: Modifications | None,
         n_repeats: int,
         rng: np.random.Generator,
     ) -> None:
@@ -34,7 +36,7 @@ class Passes:
         find_layers(model, layers)
         self.model, self.layers, self.units = model, list(layers), units
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.named: Mapping[str, Modification] = modifications or {"none": lambda images, generator: images}
+        self.named = named(modifications or {"none": _unmodified})
         self.labels = [name for name in self.named for _ in range(n_repeats)]
         self.streams = [Streams(model, int(seed)) for seed in rng.integers(2**63, size=len(self.labels))]
         self.must_differ = not modifications and n_repeats > 1
@@ -45,7 +47,7 @@ class Passes:
         modify, streams = self.named[self.labels[repeat]], self.streams[repeat]
         inputs = inputs.to(self.device, copy=True)  # the modification or the first layer may work in place
         with streams.current(), buffers_kept(self.model):
-            shown = modify(inputs, streams.generator)
+            shown = modify(inputs, generator=streams.generator)
             with torch.no_grad(), _capture(self.model, self.layers, self.units, len(inputs)) as captured:
                 self.model(shown)
         # units are drawn in the order of `layers`, not in that of firing
@@ -69,6 +71,20 @@ class Passes:
             streams.restore(state)
 
 
+def named(modifications: Modifications) -> Mapping[str, Callable[..., Tensor]]:
+    """Modifications by their labels."""
+    if isinstance(modifications, Mapping):
+        return modifications
+    by_label = {modification.label: modification for modification in modifications}
+    if len(by_label) < len(modifications):
+        raise ValueError(f"expected modifications that differ, got {', '.join(value.label for value in modifications)}")
+    return by_label
+
+
+def _unmodified(images: Tensor, *, generator: torch.Generator) -> Tensor:
+    return images
+
+
 def joined(parts: list[Tensor], *, dim: int) -> Tensor:
     """`torch.cat`, without a copy of what is alone."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
@@ -81,10 +97,11 @@ def deterministic(n_repeats: int) -> ValueError:
     )
 
 
-def origin(model: nn.Module, modifications: Mapping[str, Modification] | None, n_repeats: int) -> str:
-    """Where repeats come from."""
+def origin(model: nn.Module, modifications: Modifications | None, n_repeats: int) -> str:
+    """Where repeats come from: what the modifications say of themselves, or what makes the passes differ."""
     if modifications:
-        return "modifications"
+        values = named(modifications).values()
+        return " and ".join(dict.fromkeys(getattr(value, "repeats_from", "modifications") for value in values))
     if n_repeats == 1:
         return "none"
     modules = list(model.modules())

@@ -9,7 +9,7 @@ from torch import nn
 
 from neurovar.networks.activations._batches import batches, read
 from neurovar.networks.activations._iterating import unit_rng
-from neurovar.networks.activations._passes import Modification, Passes, deterministic, joined, origin
+from neurovar.networks.activations._passes import Modifications, Passes, deterministic, joined, origin
 from neurovar.networks.activations._units import Units
 from neurovar.responses import DIMS
 
@@ -21,7 +21,7 @@ def record(
     layers: Sequence[str],
     rng: np.random.Generator | int,
     n_repeats: int = 1,
-    modifications: Mapping[str, Modification] | None = None,
+    modifications: Modifications | None = None,
     max_units: int | None = None,
     pool_space: bool = False,
     axes: Mapping[str, Sequence[str]] | None = None,

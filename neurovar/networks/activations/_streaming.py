@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from neurovar import responses
 from neurovar.networks.activations._batches import Shown, read
 from neurovar.networks.activations._iterating import unit_rng
-from neurovar.networks.activations._passes import Modification, Passes, joined, origin
+from neurovar.networks.activations._passes import Modifications, Passes, joined, origin
 from neurovar.networks.activations._units import Units
 from neurovar.responses import DIMS
 
@@ -32,7 +32,7 @@ def stream(
     layers: Sequence[str],
     rng: int,
     n_repeats: int = 1,
-    modifications: Mapping[str, Modification] | None = None,
+    modifications: Modifications | None = None,
     pool_space: bool = False,
     max_units: int | None = None,
     axes: Mapping[str, Sequence[str]] | None = None,

@@ -9,7 +9,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from neurovar.networks.modifications._common import corruption, uniforms
+from neurovar.networks.modifications._base import Corruption
+from neurovar.networks.modifications._draws import uniforms
 from neurovar.networks.modifications._linear import correlated, separable_sum, smoothed, zoomed
 
 _GAUSSIAN_SD = (1, 2, 3, 4, 6)
@@ -22,15 +23,23 @@ _ZOOMS = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)) 
 _NEGLIGIBLE = 1e-7
 
 
-@corruption()
-def gaussian_blur(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class GaussianBlur(Corruption):
     """Smooth with a Gaussian of σ = 1, 2, 3, 4, 6 pixels, cut at 4 σ; edges repeat.
 
-    Nothing is random: `generator` is not used.
+    Nothing is random.
+
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
 
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -40,23 +49,33 @@ def gaussian_blur(images: Tensor, strength: int, *, generator: torch.Generator |
     --------
     >>> dot = torch.zeros(1, 1, 33, 33)
     >>> dot[0, 0, 16, 16] = 1
-    >>> blurred = gaussian_blur(dot, 1)
+    >>> blurred = GaussianBlur(1)(dot)
     >>> round(float(blurred.sum()), 4), round(float(blurred.max()), 3)  # 1/2πσ²
     (1.0, 0.159)
     """
-    return smoothed(images, _GAUSSIAN_SD[strength - 1], mode="nearest", truncate=4)
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        return smoothed(images, _GAUSSIAN_SD[self.severity - 1], mode="nearest", truncate=4)
 
 
-@corruption()
-def defocus_blur(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class DefocusBlur(Corruption):
     """Average over a disk of radius 3, 4, 6, 8, 10 pixels with a soft rim; edges are reflected.
 
     The kernel K is the disk, Σ K = 1, smoothed by σ = 0.1 or 0.5 pixels. With K = Σᵢ λᵢ vᵢ vᵢᵀ,
-    x' = Σᵢ λᵢ Vᵢ x Vᵢᵀ, where Vᵢ correlates with vᵢ. Nothing is random: `generator` is not used.
+    x' = Σᵢ λᵢ Vᵢ x Vᵢᵀ, where Vᵢ correlates with vᵢ. Nothing is random.
+
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
 
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -66,15 +85,16 @@ def defocus_blur(images: Tensor, strength: int, *, generator: torch.Generator | 
     --------
     >>> dot = torch.zeros(1, 1, 33, 33)
     >>> dot[0, 0, 16, 16] = 1
-    >>> round(float(1 / defocus_blur(dot, 1)[0, 0, 16, 16]))  # pixels of the disk
+    >>> round(float(1 / DefocusBlur(1)(dot)[0, 0, 16, 16]))  # pixels of the disk
     29
     """
-    height, width = images.shape[2:]
-    return separable_sum(images, *_disk_terms(height, width, strength))
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        return separable_sum(images, *_disk_terms(height, width, self.severity))
 
 
-@corruption()
-def glass_blur(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class GlassBlur(Corruption):
     """Smooth, displace pixels at random, smooth again.
 
     σ = 0.7, 0.9, 1, 1.1, 1.5 pixels, both times. From the last row and column to the first, each pixel takes the value
@@ -84,9 +104,18 @@ def glass_blur(images: Tensor, strength: int, *, generator: torch.Generator) -> 
     there, since the result is darker by it. Pixels that cannot reach one another are displaced at once, which changes
     nothing in the result.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -95,20 +124,21 @@ def glass_blur(images: Tensor, strength: int, *, generator: torch.Generator) -> 
     Examples
     --------
     >>> flat = torch.full((1, 1, 40, 40), 0.3)
-    >>> blurred = glass_blur(flat, 5, generator=torch.Generator().manual_seed(0))
+    >>> blurred = GlassBlur(5)(flat, generator=torch.Generator().manual_seed(0))
     >>> round(float(blurred.min()) * 255, 1), round(float(blurred.max()) * 255, 1)  # 76.5, rounded down
     (76.0, 76.0)
     """
-    sigma, reach, passes = _GLASS[strength - 1]
-    height, width = images.shape[2:]
-    n_displaced = (height - 2 * reach) * (width - 2 * reach)
-    drawn = uniforms(images, passes * n_displaced, generator).view(len(images), passes, n_displaced)
-    smooth = (smoothed(images, sigma, mode="nearest", truncate=4) * 255).floor() / 255
-    return smoothed(_displaced(smooth, drawn, reach), sigma, mode="nearest", truncate=4)
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        sigma, reach, passes = _GLASS[self.severity - 1]
+        height, width = images.shape[2:]
+        n_displaced = (height - 2 * reach) * (width - 2 * reach)
+        drawn = uniforms(images, passes * n_displaced, generator).view(len(images), passes, n_displaced)
+        smooth = (smoothed(images, sigma, mode="nearest", truncate=4) * 255).floor() / 255
+        return smoothed(_displaced(smooth, drawn, reach), sigma, mode="nearest", truncate=4)
 
 
-@corruption()
-def motion_blur(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class MotionBlur(Corruption):
     """Blur each image along its own direction, drawn uniformly from ±45° about the horizontal.
 
     x' = clip₀₁(Σᵢ wᵢ·shift(x, i pixels)), i = 0 … 2r, wᵢ ∝ exp(−i²/2σ²), Σᵢ wᵢ = 1,
@@ -116,9 +146,18 @@ def motion_blur(images: Tensor, strength: int, *, generator: torch.Generator) ->
     Shifts are rounded to whole pixels and repeat the edge. A shift past the image is left out and the other weights
     stay as they are, so that an image smaller than 2r + 1 can grow slightly darker.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -128,25 +167,35 @@ def motion_blur(images: Tensor, strength: int, *, generator: torch.Generator) ->
     --------
     >>> dot = torch.zeros(1, 1, 33, 33)
     >>> dot[0, 0, 16, 16] = 1
-    >>> blurred = motion_blur(dot, 1, generator=torch.Generator().manual_seed(0))
+    >>> blurred = MotionBlur(1)(dot, generator=torch.Generator().manual_seed(0))
     >>> round(float(blurred.sum()), 4), int((blurred[0, 0] > 0.01).sum())
     (1.0, 8)
     """
-    angles = (2 * uniforms(images, 1, generator)[:, 0] - 1) * _MAX_ANGLE
-    return blur_along(images, angles, *_MOTION_RADIUS_AND_SD[strength - 1])
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        angles = (2 * uniforms(images, 1, generator)[:, 0] - 1) * _MAX_ANGLE
+        return blur_along(images, angles, *_MOTION_RADIUS_AND_SD[self.severity - 1])
 
 
-@corruption()
-def zoom_blur(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class ZoomBlur(Corruption):
     """Average the image with itself magnified about its middle by factors from 1 on.
 
     x' = (x + Σ_z zoom_z(x)) / (n + 1) over n factors z = 1, 1.01, … 1.1; … 1.15; 1, 1.02, … 1.2; … 1.24;
     1, 1.03, … 1.3. The first, 1, gives the image once more. Linear interpolation. Nothing is random: `generator` is
     not used.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -156,11 +205,13 @@ def zoom_blur(images: Tensor, strength: int, *, generator: torch.Generator | Non
     --------
     >>> dot = torch.zeros(1, 1, 33, 33)
     >>> dot[0, 0, 16, 16] = 1
-    >>> round(float(zoom_blur(dot, 1)[0, 0, 16, 16]), 2)
+    >>> round(float(ZoomBlur(1)(dot)[0, 0, 16, 16]), 2)
     0.51
     """
-    height, width = images.shape[2:]
-    return separable_sum(images, *_zoom_terms(height, width, strength))
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        return separable_sum(images, *_zoom_terms(height, width, self.severity))
 
 
 def blur_along(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Tensor:

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from neurovar.networks.modifications._common import corruption, uniforms
+from neurovar.networks.modifications._base import Corruption
+from neurovar.networks.modifications._draws import uniforms
 from neurovar.networks.modifications._linear import pixelated, separable, smoothed
 from neurovar.networks.modifications._sampling import pixel_centres, read_at
 
@@ -22,15 +23,23 @@ _WAVE_HEIGHTS = (12.5, 16.25, 21.25, 25.0, 30.0)
 _WAVE_SD, _LARGEST_SHIFT = 0.01, 0.005  # of the image's side
 
 
-@corruption()
-def contrast(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class Contrast(Corruption):
     """Draw every channel towards its mean over the image: x' = (x − x̄)·c + x̄, c = 0.4, 0.3, 0.2, 0.1, 0.05.
 
-    Nothing is random: `generator` is not used. The mean is that of the padded image, where one is padded.
+    Nothing is random. The mean is that of the padded image, where one is padded.
+
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
 
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -39,24 +48,34 @@ def contrast(images: Tensor, strength: int, *, generator: torch.Generator | None
     Examples
     --------
     >>> halves = torch.cat([torch.zeros(1, 1, 16, 32), torch.ones(1, 1, 16, 32)], 2)
-    >>> contrast(halves, 1)[0, 0, [0, -1], 0]
+    >>> Contrast(1)(halves)[0, 0, [0, -1], 0]
     tensor([0.3000, 0.7000])
     """
-    mean = images.mean(dim=(2, 3), keepdim=True)
-    return (images - mean) * _CONTRASTS[strength - 1] + mean
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        mean = images.mean(dim=(2, 3), keepdim=True)
+        return (images - mean) * _CONTRASTS[self.severity - 1] + mean
 
 
-@corruption(smallest_side=1)
-def saturate(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class Saturate(Corruption):
     """Change the saturation S of hue, saturation and value: S' = clip₀₁(a·S + b).
 
     (a, b) = (0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2). V, the largest channel, and hue stay, so that
     x' = V − (V − x)·S'/S; a grey pixel of a colour image has the hue red. A grey image, which has no hue, stays as it
-    is. Nothing is random: `generator` is not used.
+    is. Nothing is random.
+
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
 
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -65,29 +84,41 @@ def saturate(images: Tensor, strength: int, *, generator: torch.Generator | None
     Examples
     --------
     >>> pale = torch.tensor([0.8, 0.6, 0.7]).view(1, 3, 1, 1)
-    >>> saturate(pale, 3).flatten()
+    >>> Saturate(3)(pale).flatten()
     tensor([0.8000, 0.4000, 0.6000])
     """
-    if images.shape[1] == 1:
-        return images
-    factor, summand = _SATURATIONS[strength - 1]
-    value = images.amax(dim=1, keepdim=True)
-    range_ = value - images.amin(dim=1, keepdim=True)
-    saturation = torch.where(value > 0, range_ / value, 0.0)
-    of_range = torch.where(range_ > 0, (value - images) / range_, images.new_tensor([0.0, 1.0, 1.0])[:, None, None])
-    return value * (1 - of_range * (factor * saturation + summand).clamp(max=1))
+
+    smallest_side = 1
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        if images.shape[1] == 1:
+            return images
+        factor, summand = _SATURATIONS[self.severity - 1]
+        value = images.amax(dim=1, keepdim=True)
+        range_ = value - images.amin(dim=1, keepdim=True)
+        saturation = torch.where(value > 0, range_ / value, 0.0)
+        of_range = torch.where(range_ > 0, (value - images) / range_, images.new_tensor([0.0, 1.0, 1.0])[:, None, None])
+        return value * (1 - of_range * (factor * saturation + summand).clamp(max=1))
 
 
-@corruption()
-def pixelate(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class Pixelate(Corruption):
     """Average over boxes to int(c · side) pixels, c = 0.6, 0.5, 0.4, 0.3, 0.25, and repeat those to the old size.
 
     Which pixels a box holds and which box a pixel takes is Pillow's choice. Nothing is random: `generator` is not
     used. Departure from the reference: no rounding to 8 bits.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -96,24 +127,34 @@ def pixelate(images: Tensor, strength: int, *, generator: torch.Generator | None
     Examples
     --------
     >>> ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
-    >>> pixelate(ramp, 5)[0, 0, 0].unique().numel()
+    >>> Pixelate(5)(ramp)[0, 0, 0].unique().numel()
     8
     """
-    height, width = images.shape[2:]
-    kept = _COARSER[strength - 1]
-    return separable(images, pixelated(height, int(height * kept)), pixelated(width, int(width * kept)))
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        kept = _COARSER[self.severity - 1]
+        return separable(images, pixelated(height, int(height * kept)), pixelated(width, int(width * kept)))
 
 
-@corruption()
-def jpeg_compression(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class JpegCompression(Corruption):
     """Compress as JPEG of quality 25, 18, 15, 10, 7 and decompress, by Pillow on the CPU.
 
     Images are rounded to 8 bits. Blocks of a grey JPEG do not touch one another, so that many grey images are
-    compressed as one tall one. Nothing is random: `generator` is not used.
+    compressed as one tall one. Nothing is random.
+
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
 
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -122,20 +163,21 @@ def jpeg_compression(images: Tensor, strength: int, *, generator: torch.Generato
     Examples
     --------
     >>> flat = torch.full((1, 1, 32, 32), 0.5)
-    >>> round(float(jpeg_compression(flat, 5).std()), 4)
+    >>> round(float(JpegCompression(5)(flat).std()), 4)
     0.0
     """
-    quality = _QUALITIES[strength - 1]
-    pixels = (images * 255).round().to(torch.uint8).cpu()
-    if images.shape[1] == 3:
-        coded = torch.stack([_through_jpeg(one.permute(1, 2, 0), quality).permute(2, 0, 1) for one in pixels])
-    else:
-        coded = _as_tall_jpegs(pixels[:, 0], quality)[:, None]
-    return coded.to(images) / 255
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        quality = _QUALITIES[self.severity - 1]
+        pixels = (images * 255).round().to(torch.uint8).cpu()
+        if images.shape[1] == 3:
+            coded = torch.stack([_through_jpeg(one.permute(1, 2, 0), quality).permute(2, 0, 1) for one in pixels])
+        else:
+            coded = _as_tall_jpegs(pixels[:, 0], quality)[:, None]
+        return coded.to(images) / 255
 
 
-@corruption()
-def elastic_transform(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class ElasticTransform(Corruption):
     """Shift every pixel by fine random waves.
 
     x'(p) = x(p + a·(G * u)), u uniform on ±0.005 of the height in either direction, G a Gaussian of σ = 0.01 of the
@@ -143,9 +185,18 @@ def elastic_transform(images: Tensor, strength: int, *, generator: torch.Generat
     package imagecorruptions; in images below 100 pixels σ is less than a pixel, so that pixels scatter. `elastic` is
     the form of Preble et al. 2026.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -154,16 +205,20 @@ def elastic_transform(images: Tensor, strength: int, *, generator: torch.Generat
     Examples
     --------
     >>> flat = torch.full((1, 1, 40, 40), 0.3)
-    >>> waved = elastic_transform(flat, 5, generator=torch.Generator().manual_seed(0))
+    >>> waved = ElasticTransform(5)(flat, generator=torch.Generator().manual_seed(0))
     >>> round(float(waved.min()), 4), round(float(waved.max()), 4)
     (0.3, 0.3)
     """
-    height, width = images.shape[2:]
-    drawn = 2 * uniforms(images, 2 * height * width, generator).view(-1, 2, height, width) - 1
-    sigma = (_WAVE_SD * height, _WAVE_SD * width)
-    waves = smoothed(drawn, sigma, mode="reflect", truncate=3) * (_LARGEST_SHIFT * height * _WAVE_HEIGHTS[strength - 1])
-    rows, columns = pixel_centres(images)
-    return read_at(images, rows + waves[:, 1], columns + waves[:, 0], outside="reflection")
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        drawn = 2 * uniforms(images, 2 * height * width, generator).view(-1, 2, height, width) - 1
+        sigma = (_WAVE_SD * height, _WAVE_SD * width)
+        waves = smoothed(drawn, sigma, mode="reflect", truncate=3) * (
+            _LARGEST_SHIFT * height * _WAVE_HEIGHTS[self.severity - 1]
+        )
+        rows, columns = pixel_centres(images)
+        return read_at(images, rows + waves[:, 1], columns + waves[:, 0], outside="reflection")
 
 
 def _as_tall_jpegs(pixels: Tensor, quality: int) -> Tensor:

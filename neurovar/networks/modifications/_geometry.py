@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from neurovar.networks.modifications._common import transformation, uniforms
+from neurovar.networks.modifications._base import Transformation
+from neurovar.networks.modifications._draws import uniforms
 from neurovar.networks.modifications._linear import smoothed
 from neurovar.networks.modifications._sampling import pixel_centres, read_at
 
@@ -14,8 +15,7 @@ _OBSTRUCTED = 0.40
 _MAX_ANGLE = 60.0
 
 
-@transformation
-def elastic(images: Tensor, strength: float, *, generator: torch.Generator) -> Tensor:
+class Elastic(Transformation):
     """Shift every pixel by smooth waves.
 
     x'(p) = x(p + (α/2)·(G * u)), u uniform on ±1 in either direction, G a Gaussian of σ = 5 pixels cut at 4 σ, edges of
@@ -23,9 +23,15 @@ def elastic(images: Tensor, strength: float, *, generator: torch.Generator) -> T
     deviation of about 0.57 pixels. torchvision's `ElasticTransform(alpha=35 s, sigma=5)`, also for images of fewer
     than 21 pixels, which it refuses.
 
+    Parameters
+    ----------
+    scale : float
+        How strong, s in (0, 2].
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another scale; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -35,28 +41,36 @@ def elastic(images: Tensor, strength: float, *, generator: torch.Generator) -> T
     Examples
     --------
     >>> image = torch.rand(1, 1, 28, 28)
-    >>> moved = elastic(image, 1.0, generator=torch.Generator().manual_seed(0))
+    >>> moved = Elastic(1.0)(image, generator=torch.Generator().manual_seed(0))
     >>> moved.shape
     torch.Size([1, 1, 28, 28])
     """
-    height, width = images.shape[2:]
-    drawn = 2 * uniforms(images, 2 * height * width, generator).view(-1, 2, height, width) - 1
-    waves = smoothed(drawn, _ELASTIC_SD, mode="mirror", truncate=4) * (_ELASTIC_ALPHA * float(strength) / 2)
-    rows, columns = pixel_centres(images)
-    return read_at(images, rows + waves[:, 1], columns + waves[:, 0], outside="black")
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        drawn = 2 * uniforms(images, 2 * height * width, generator).view(-1, 2, height, width) - 1
+        waves = smoothed(drawn, _ELASTIC_SD, mode="mirror", truncate=4) * (_ELASTIC_ALPHA * self.scale / 2)
+        rows, columns = pixel_centres(images)
+        return read_at(images, rows + waves[:, 1], columns + waves[:, 0], outside="black")
 
 
-@transformation
-def perspective(images: Tensor, strength: float, *, generator: torch.Generator) -> Tensor:
+class Perspective(Transformation):
     """See the image from elsewhere: its corners move inwards at random.
 
     Each corner goes to a pixel uniform on the first int(d·side/2) + 1 rows and columns from it, d = 0.25·s; the image
     is what a projective map makes of that. Linear interpolation, black outside. torchvision's
     `RandomPerspective(distortion_scale=0.25 s, p=1)`. At 28 × 28 and s = 0.2 no corner can move.
 
+    Parameters
+    ----------
+    scale : float
+        How strong, s in (0, 2].
+
     Raises
     ------
-    ValueError : as for `modify`; images of less than 2 × 2 pixels.
+    ValueError
+        For another scale; when called, for images of another type, shape or range, of less
+        than 2 × 2 pixels, or no generator.
 
     References
     ----------
@@ -65,35 +79,42 @@ def perspective(images: Tensor, strength: float, *, generator: torch.Generator) 
     Examples
     --------
     >>> white = torch.ones(1, 1, 28, 28)
-    >>> seen = perspective(white, 2.0, generator=torch.Generator().manual_seed(0))
+    >>> seen = Perspective(2.0)(white, generator=torch.Generator().manual_seed(0))
     >>> bool(seen.mean() < 1)
     True
     """
-    height, width = images.shape[2:]
-    if min(height, width) < 2:
-        raise ValueError(f"expected images of at least 2 × 2 pixels, got {height} × {width}")
-    drawn = uniforms(images, 8, generator).view(-1, 4, 2)
-    choices = [int(_DISTORTION * float(strength) * (side // 2)) + 1 for side in (width, height)]
-    inwards = (drawn * torch.tensor(choices).to(drawn)).floor()
-    corners = torch.tensor([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]).to(drawn)
-    signs = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]]).to(drawn)
-    h = _projection(corners + signs * inwards, corners).to(images)[:, :, None, None]
-    rows, columns = (centres + 0.5 for centres in pixel_centres(images))
-    depth = h[:, 6] * columns + h[:, 7] * rows + 1
-    x = (h[:, 0] * columns + h[:, 1] * rows + h[:, 2]) / depth
-    y = (h[:, 3] * columns + h[:, 4] * rows + h[:, 5]) / depth
-    return read_at(images, y - 0.5, x - 0.5, outside="black")
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        if min(height, width) < 2:
+            raise ValueError(f"expected images of at least 2 × 2 pixels, got {height} × {width}")
+        drawn = uniforms(images, 8, generator).view(-1, 4, 2)
+        choices = [int(_DISTORTION * self.scale * (side // 2)) + 1 for side in (width, height)]
+        inwards = (drawn * torch.tensor(choices).to(drawn)).floor()
+        corners = torch.tensor([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]).to(drawn)
+        signs = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]]).to(drawn)
+        h = _projection(corners + signs * inwards, corners).to(images)[:, :, None, None]
+        rows, columns = (centres + 0.5 for centres in pixel_centres(images))
+        depth = h[:, 6] * columns + h[:, 7] * rows + 1
+        x = (h[:, 0] * columns + h[:, 1] * rows + h[:, 2]) / depth
+        y = (h[:, 3] * columns + h[:, 4] * rows + h[:, 5]) / depth
+        return read_at(images, y - 0.5, x - 0.5, outside="black")
 
 
-@transformation
-def obstruction(images: Tensor, strength: float, *, generator: torch.Generator) -> Tensor:
+class Obstruction(Transformation):
     """Cover a square with black, at a uniform place.
 
     Its side is int(0.40·s·shorter side), at least 1 pixel.
 
+    Parameters
+    ----------
+    scale : float
+        How strong, s in (0, 2].
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another scale; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -102,29 +123,36 @@ def obstruction(images: Tensor, strength: float, *, generator: torch.Generator) 
     Examples
     --------
     >>> white = torch.ones(1, 1, 28, 28)
-    >>> covered = obstruction(white, 1.0, generator=torch.Generator().manual_seed(0))
+    >>> covered = Obstruction(1.0)(white, generator=torch.Generator().manual_seed(0))
     >>> int((covered == 0).sum())  # 11 × 11
     121
     """
-    height, width = images.shape[2:]
-    side = max(1, int(_OBSTRUCTED * float(strength) * min(height, width)))
-    room = torch.tensor([height - side + 1, width - side + 1], device=images.device)
-    start = (uniforms(images, 2, generator) * room).floor()[:, :, None]
-    rows, columns = pixel_centres(images)
-    rows_covered = (rows[:, 0] >= start[:, 0]) & (rows[:, 0] < start[:, 0] + side)
-    columns_covered = (columns >= start[:, 1]) & (columns < start[:, 1] + side)
-    return images.masked_fill((rows_covered[:, :, None] & columns_covered[:, None, :])[:, None], 0.0)
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        side = max(1, int(_OBSTRUCTED * self.scale * min(height, width)))
+        room = torch.tensor([height - side + 1, width - side + 1], device=images.device)
+        start = (uniforms(images, 2, generator) * room).floor()[:, :, None]
+        rows, columns = pixel_centres(images)
+        rows_covered = (rows[:, 0] >= start[:, 0]) & (rows[:, 0] < start[:, 0] + side)
+        columns_covered = (columns >= start[:, 1]) & (columns < start[:, 1] + side)
+        return images.masked_fill((rows_covered[:, :, None] & columns_covered[:, None, :])[:, None], 0.0)
 
 
-@transformation
-def rotate(images: Tensor, strength: float, *, generator: torch.Generator) -> Tensor:
+class Rotate(Transformation):
     """Turn the image about its middle by an angle uniform on ±60·s degrees.
 
     Linear interpolation, black outside, the size stays. torchvision's `RandomRotation(60 s, BILINEAR)`.
 
+    Parameters
+    ----------
+    scale : float
+        How strong, s in (0, 2].
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another scale; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -133,17 +161,19 @@ def rotate(images: Tensor, strength: float, *, generator: torch.Generator) -> Te
     Examples
     --------
     >>> white = torch.ones(1, 1, 28, 28)
-    >>> turned = rotate(white, 0.5, generator=torch.Generator().manual_seed(0))
+    >>> turned = Rotate(0.5)(white, generator=torch.Generator().manual_seed(0))
     >>> bool(turned[0, 0, 14, 14] == 1), bool(turned.mean() < 1)
     (True, True)
     """
-    height, width = images.shape[2:]
-    angles = torch.deg2rad((2 * uniforms(images, 1, generator) - 1) * (_MAX_ANGLE * float(strength)))[:, :, None]
-    rows, columns = pixel_centres(images)
-    down, right = rows - (height - 1) / 2, columns - (width - 1) / 2
-    x = angles.cos() * right - angles.sin() * down
-    y = angles.sin() * right + angles.cos() * down
-    return read_at(images, y + (height - 1) / 2, x + (width - 1) / 2, outside="black")
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        height, width = images.shape[2:]
+        angles = torch.deg2rad((2 * uniforms(images, 1, generator) - 1) * (_MAX_ANGLE * self.scale))[:, :, None]
+        rows, columns = pixel_centres(images)
+        down, right = rows - (height - 1) / 2, columns - (width - 1) / 2
+        x = angles.cos() * right - angles.sin() * down
+        y = angles.sin() * right + angles.cos() * down
+        return read_at(images, y + (height - 1) / 2, x + (width - 1) / 2, outside="black")
 
 
 def _projection(from_corners: Tensor, to_corners: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neurovar.networks.modifications._common import LUMA, corruption, normals
+from neurovar.networks.modifications._base import LUMA, Corruption
+from neurovar.networks.modifications._draws import normals
 from neurovar.networks.modifications._linear import smoothed
 
 _LIQUID = (  # mean, SD, σ of smoothing, least that is seen, weight of water or σ of the mud's rim
@@ -25,8 +26,7 @@ _FARTHEST = 20
 _RELIEF = {(0, 0): -2, (0, 1): -1, (1, 0): -1, (1, 1): 1, (1, 2): 1, (2, 1): 1, (2, 2): 2}  # (row, column): weight
 
 
-@corruption()
-def spatter(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class Spatter(Corruption):
     """Spatter the image with water (severities 1 to 3) or mud (4 and 5).
 
     A liquid ℓ is smoothed normal noise, 0 below a threshold. Water: ℓ is lit by the relief of its distance from its own
@@ -36,9 +36,18 @@ def spatter(images: Tensor, strength: int, *, generator: torch.Generator) -> Ten
     Departures from the reference: where an image gets no water at all it stays as it is (the reference divides 0 by 0).
     The relief goes through 8-bit numbers and integers, here as there.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -49,20 +58,22 @@ def spatter(images: Tensor, strength: int, *, generator: torch.Generator) -> Ten
     Examples
     --------
     >>> black = torch.zeros(1, 3, 64, 64)
-    >>> muddy = spatter(black, 5, generator=torch.Generator().manual_seed(0))
+    >>> muddy = Spatter(5)(black, generator=torch.Generator().manual_seed(0))
     >>> (muddy.amax((0, 2, 3)) * 255).round()
     tensor([63., 42., 20.])
     """
-    mean, sd, sigma, least, amount = _LIQUID[strength - 1]
-    height, width = images.shape[2:]
-    drawn = mean + sd * normals(images, height * width, generator).view(-1, height, width)
-    liquid = smoothed(drawn, sigma, mode="nearest", truncate=4)
-    liquid = liquid.masked_fill(liquid < least, 0.0)
-    if strength <= _LAST_WATER:
-        return images + amount * _water(liquid)[:, None] * _colour(_WATER, images)
-    mud = smoothed((liquid > least).to(images), amount, mode="nearest", truncate=4)[:, None]
-    mud = mud.masked_fill(mud < _LEAST_MUD, 0.0)
-    return images * (1 - mud) + mud * _colour(_MUD, images)
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        mean, sd, sigma, least, amount = _LIQUID[self.severity - 1]
+        height, width = images.shape[2:]
+        drawn = mean + sd * normals(images, height * width, generator).view(-1, height, width)
+        liquid = smoothed(drawn, sigma, mode="nearest", truncate=4)
+        liquid = liquid.masked_fill(liquid < least, 0.0)
+        if self.severity <= _LAST_WATER:
+            return images + amount * _water(liquid)[:, None] * _colour(_WATER, images)
+        mud = smoothed((liquid > least).to(images), amount, mode="nearest", truncate=4)[:, None]
+        mud = mud.masked_fill(mud < _LEAST_MUD, 0.0)
+        return images * (1 - mud) + mud * _colour(_MUD, images)
 
 
 def _colour(colour: tuple[float, ...], images: Tensor) -> Tensor:

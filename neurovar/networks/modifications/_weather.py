@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from neurovar.networks.modifications._base import Corruption, luma
 from neurovar.networks.modifications._blur import blur_along
-from neurovar.networks.modifications._common import corruption, luma, normals, uniforms
+from neurovar.networks.modifications._draws import normals, uniforms
 from neurovar.networks.modifications._linear import separable, zoomed
 
 _BRIGHTER_BY = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -31,16 +32,24 @@ _FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))  # amount, d
 _ROUGHNESS = 100.0
 
 
-@corruption(smallest_side=1)
-def brightness(images: Tensor, strength: int, *, generator: torch.Generator | None = None) -> Tensor:
+class Brightness(Corruption):
     """Raise the value V of hue, saturation and value: V' = clip₀₁(V + c), c = 0.1, 0.2, 0.3, 0.4, 0.5.
 
     V is the largest channel and RGB is proportional to it at a given hue and saturation, so x' = x·V'/V, and V' where
-    x is black. On a grey image that is clip₀₁(x + c). Nothing is random: `generator` is not used.
+    x is black. On a grey image that is clip₀₁(x + c). Nothing is random.
+
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
 
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range.
 
     References
     ----------
@@ -49,16 +58,19 @@ def brightness(images: Tensor, strength: int, *, generator: torch.Generator | No
     Examples
     --------
     >>> red = torch.tensor([0.4, 0.2, 0.0]).view(1, 3, 1, 1)
-    >>> brightness(red, 4).flatten()
+    >>> Brightness(4)(red).flatten()
     tensor([0.8000, 0.4000, 0.0000])
     """
-    value = images.amax(dim=1, keepdim=True)
-    relative = torch.where(value > 0, images / value, 1.0)
-    return relative * (value + _BRIGHTER_BY[strength - 1]).clamp(max=1)
+
+    smallest_side = 1
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        value = images.amax(dim=1, keepdim=True)
+        relative = torch.where(value > 0, images / value, 1.0)
+        return relative * (value + _BRIGHTER_BY[self.severity - 1]).clamp(max=1)
 
 
-@corruption()
-def snow(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class Snow(Corruption):
     """Whiten the image and let flakes fall on it, in one direction an image.
 
     Flakes f: normal noise magnified c times from its middle, cut to [0, 1] and to 0 below a threshold, blurred along an
@@ -69,9 +81,18 @@ def snow(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor
     Departures from the reference: normal numbers outside the middle, which magnifying cuts off, are not drawn; the luma
     has 0.2989 for 0.299 of red.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -80,26 +101,27 @@ def snow(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor
     Examples
     --------
     >>> black = torch.zeros(1, 1, 64, 64)
-    >>> snowy = snow(black, 1, generator=torch.Generator().manual_seed(0))
+    >>> snowy = Snow(1)(black, generator=torch.Generator().manual_seed(0))
     >>> round(float(snowy.min()), 4)  # (1 − 0.8)·0.5
     0.1
     """
-    mean, sd, factor, threshold, radius, sigma, weight = _SNOW[strength - 1]
-    height, width = images.shape[2:]
-    rows, columns = (ceil(side / factor) for side in (height, width))
-    drawn = normals(images, rows * columns + 1, generator)
-    middle = mean + sd * drawn[:, 1:].view(-1, 1, rows, columns)
-    flakes = separable(middle, zoomed(rows, factor), zoomed(columns, factor))
-    flakes = flakes.masked_fill(flakes < threshold, 0.0).clamp(0, 1)
-    angles = _STEEPEST + (_LEAST_STEEP - _STEEPEST) * torch.special.ndtr(drawn[:, 0])
-    fallen = (blur_along(flakes, angles, radius, sigma)[:, :, :height, :width] * 255).round() / 255
-    grey = luma(images) if images.shape[1] == 3 else images
-    whitened = weight * images + (1 - weight) * torch.maximum(images, 1.5 * grey + 0.5)
-    return whitened + fallen + fallen.rot90(2, (2, 3))
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        mean, sd, factor, threshold, radius, sigma, weight = _SNOW[self.severity - 1]
+        height, width = images.shape[2:]
+        rows, columns = (ceil(side / factor) for side in (height, width))
+        drawn = normals(images, rows * columns + 1, generator)
+        middle = mean + sd * drawn[:, 1:].view(-1, 1, rows, columns)
+        flakes = separable(middle, zoomed(rows, factor), zoomed(columns, factor))
+        flakes = flakes.masked_fill(flakes < threshold, 0.0).clamp(0, 1)
+        angles = _STEEPEST + (_LEAST_STEEP - _STEEPEST) * torch.special.ndtr(drawn[:, 0])
+        fallen = (blur_along(flakes, angles, radius, sigma)[:, :, :height, :width] * 255).round() / 255
+        grey = luma(images) if images.shape[1] == 3 else images
+        whitened = weight * images + (1 - weight) * torch.maximum(images, 1.5 * grey + 0.5)
+        return whitened + fallen + fallen.rot90(2, (2, 3))
 
 
-@corruption()
-def frost(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class Frost(Corruption):
     """Lay a random part of a picture of frost over the image.
 
     x' = clip₀₁(a·x + b·f), (a, b) = (1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75); f is cut at a uniform
@@ -108,39 +130,66 @@ def frost(images: Tensor, strength: int, *, generator: torch.Generator) -> Tenso
 
     Departure from the reference: the magnified pictures are not rounded to 8 bits.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`; no pictures are installed.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, no generator, or if no
+        pictures are installed.
 
     References
     ----------
     Hendrycks & Dietterich 2019, arXiv:1903.12261
+
+    Examples
+    --------
+    >>> Frost(severity=3).label  # to be called it needs the pictures
+    'frost 3'
     """
-    weight, of_frost = _FROST[strength - 1]
-    n_channels, height, width = images.shape[1:]
-    drawn = uniforms(images, 3, generator)
-    which = (drawn[:, 0] * len(_FROST_PICTURES)).long()
-    result = weight * images
-    for number in which.unique().tolist():
-        chosen = (which == number).nonzero()[:, 0]
-        picture = _frost_picture(number, height, width).to(images)
-        picture = picture if n_channels == 3 else luma(picture[None])[0]
-        windows = picture.unfold(1, height, 1).unfold(2, width, 1)[:, :-1, :-1]
-        row, column = ((drawn[chosen, 1 + i] * windows.shape[1 + i]).long() for i in (0, 1))
-        result[chosen] += of_frost * windows[:, row, column].transpose(0, 1)
-    return result
+
+    channels_differ = True
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        weight, of_frost = _FROST[self.severity - 1]
+        n_channels, height, width = images.shape[1:]
+        drawn = uniforms(images, 3, generator)
+        which = (drawn[:, 0] * len(_FROST_PICTURES)).long()
+        result = weight * images
+        for number in which.unique().tolist():
+            chosen = (which == number).nonzero()[:, 0]
+            picture = _frost_picture(number, height, width).to(images)
+            picture = picture if n_channels == 3 else luma(picture[None])[0]
+            windows = picture.unfold(1, height, 1).unfold(2, width, 1)[:, :-1, :-1]
+            row, column = ((drawn[chosen, 1 + i] * windows.shape[1 + i]).long() for i in (0, 1))
+            result[chosen] += of_frost * windows[:, row, column].transpose(0, 1)
+        return result
 
 
-@corruption()
-def fog(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
+class Fog(Corruption):
     """Add a fractal cloud and darken, so that the brightest pixel stays within range.
 
     x' = clip₀₁((x + c·h)·m/(m + c)), m the image's largest value, c = 1.5, 2, 2.5, 2.5, 3; h in [0, 1] a periodic map
     made by the diamond-square algorithm, whose roughness falls by 2, 2, 1.7, 1.5, 1.4 at each halving.
 
+    Parameters
+    ----------
+    severity : int
+        How strong, from 1 to 5.
+    grey_8_bit : bool, optional
+        The form of Preble et al. 2026 for grey images: rounded to 8 bits and made three equal channels before, rounded
+        down to 8 bits and made grey after; see `Corruption`.
+
     Raises
     ------
-    ValueError : as for `modify`.
+    ValueError
+        For another severity; when called, for images of another type, shape or range, or no generator.
 
     References
     ----------
@@ -150,16 +199,18 @@ def fog(images: Tensor, strength: int, *, generator: torch.Generator) -> Tensor:
     Examples
     --------
     >>> white = torch.ones(1, 1, 64, 64)
-    >>> foggy = fog(white, 1, generator=torch.Generator().manual_seed(0))
+    >>> foggy = Fog(1)(white, generator=torch.Generator().manual_seed(0))
     >>> round(float(foggy.max()), 4)  # (1 + 1.5)·1/(1 + 1.5), where the cloud is thickest
     1.0
     """
-    amount, decay = _FOG[strength - 1]
-    height, width = images.shape[2:]
-    side = 1 << (max(height, width) - 1).bit_length()
-    cloud = _cloud(uniforms(images, side**2 - 1, generator), side, decay)[:, None, :height, :width]
-    largest = images.amax(dim=(1, 2, 3), keepdim=True)
-    return (images + amount * cloud) * largest / (largest + amount)
+
+    def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        amount, decay = _FOG[self.severity - 1]
+        height, width = images.shape[2:]
+        side = 1 << (max(height, width) - 1).bit_length()
+        cloud = _cloud(uniforms(images, side**2 - 1, generator), side, decay)[:, None, :height, :width]
+        largest = images.amax(dim=(1, 2, 3), keepdim=True)
+        return (images + amount * cloud) * largest / (largest + amount)
 
 
 @lru_cache(12)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neurovar._values import Value
 from neurovar.networks import Batch, iterate
 from neurovar.noise.sources._accumulating import Accumulators
 from neurovar.noise.sources._source import NoiseSource
@@ -36,8 +37,7 @@ def modified(
     ----------
     model : in eval mode, so that the modification is all that differs.
     batches : any loader of images, as for `networks.iterate`; `images.split(64)` will do.
-    modification : (images, generator=…) → images, such as `partial(modifications.modify, name="motion_blur",
-        strength=3)`.
+    modification : (images, generator=…) → images, such as `networks.MotionBlur(3)`.
     layers : names as in `model.named_modules()`.
     ridge : variance added to every unit; 1e-4 in Preble et al. 2026. A "kronecker" covariance becomes a `Sum`.
 
@@ -270,7 +270,9 @@ class _Classes:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """A function's name, with what `functools.partial` has bound."""
+    """A value's text; a function's name, with what `functools.partial` has bound."""
+    if isinstance(function, Value):
+        return str(function)
     if not isinstance(function, partial):
         return getattr(function, "__name__", type(function).__name__)
     bound = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance
-from neurovar.networks import modify
+from neurovar.networks import Corruption, modification
 from neurovar.robustness.attacks._protocols import ATTACKS, attack, settings
 
 Gradient = Literal["averaged", "mean_logits", "off", "fixed", "twin", "independent", "none"]
@@ -41,7 +41,7 @@ class Clean:
 
 @dataclass(frozen=True)
 class Modified:
-    """A naturalistic modification, with its strength and protocol: see `networks.modify`."""
+    """A naturalistic modification, with its strength and protocol: see `networks.modification`."""
 
     name: str
     strength: float
@@ -56,7 +56,10 @@ class Modified:
         return {"kind": "modification", "modification": self.name, "strength": strength, "protocol": self.protocol}
 
     def shown(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return modify(images, self.name, strength=self.strength, generator=generator, protocol=self.protocol)
+        modified = modification(self.name, self.strength)
+        if self.protocol == "preble2026" and isinstance(modified, Corruption):
+            modified = modified.preble2026(modified.severity)
+        return modified(images, generator=generator)
 
 
 @dataclass(frozen=True)

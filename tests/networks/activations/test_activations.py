@@ -1,15 +1,17 @@
 """Recorded responses against forward passes made by hand, and what a recording must leave as it was."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from recorded import KERNEL, N_CHANNELS, SIZE, Branching, Returns, images, n_hooks, network
+from recorded import KERNEL, N_CHANNELS, SIZE, Branching, Returns, images, n_hooks, network, same
 from torch import Tensor, nn
 
 from neurovar import responses
 from neurovar.covariance import Dense
-from neurovar.networks import gaussian_noise, inject, record
+from neurovar.networks import Brightness, GaussianNoise, Modification, inject, record
 from neurovar.robustness import fgm
 
 
@@ -160,7 +162,12 @@ def test_max_units_keeps_a_reproducible_sample_without_replacement() -> None:
 def test_all_repeats_keep_the_same_units() -> None:
     shown = images()
     recorded = record(
-        network(), shown, layers=["conv"], modifications={"a": lambda x, g: x, "b": lambda x, g: x}, max_units=5, rng=0
+        network(),
+        shown,
+        layers=["conv"],
+        modifications=dict.fromkeys("ab", same),
+        max_units=5,
+        rng=0,
     )
     np.testing.assert_array_equal(recorded.isel(repeat=0), recorded.isel(repeat=1))
 
@@ -168,7 +175,12 @@ def test_all_repeats_keep_the_same_units() -> None:
 def test_the_units_kept_do_not_depend_on_the_repeats() -> None:
     once = record(network(), images(), layers=["conv"], max_units=5, rng=0)
     thrice = record(
-        network(), images(), layers=["conv"], modifications={c: lambda x, g: x for c in "abc"}, max_units=5, rng=0
+        network(),
+        images(),
+        layers=["conv"],
+        modifications=dict.fromkeys("abc", same),
+        max_units=5,
+        rng=0,
     )
     for name in ("channel", "row", "column"):
         np.testing.assert_array_equal(once[name], thrice[name])
@@ -221,7 +233,11 @@ def test_injected_noise_is_recorded_with_its_covariance() -> None:
 
 def test_each_modification_makes_a_repeat() -> None:
     model, shown = network(), images()
-    brighter = {"clean": lambda x, g: x, "brighter": lambda x, g: x + 0.1, "darker": lambda x, g: x - 0.2}
+    brighter = {
+        "clean": lambda x, generator: x,
+        "brighter": lambda x, generator: x + 0.1,
+        "darker": lambda x, generator: x - 0.2,
+    }
     recorded = record(model, shown, layers=["readout"], modifications=brighter, rng=0)
     assert recorded["modification"].values.tolist() == ["clean", "brighter", "darker"]
     assert recorded.attrs["repeats_from"] == "modifications"
@@ -230,10 +246,33 @@ def test_each_modification_makes_a_repeat() -> None:
         np.testing.assert_allclose(recorded.values[:, repeat], readout, atol=1e-5)
 
 
+@dataclass(frozen=True)
+class Darker(Modification):
+    """A user's own."""
+
+    strength: float
+    repeats_from = "adversarial responses"
+
+    def __call__(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return images * (1 - self.strength)
+
+
+def test_modifications_are_values_and_a_users_own_works() -> None:
+    values = [Brightness(3), Darker(0.5)]
+    recorded = record(network(), images(), layers=["readout"], modifications=values, rng=0)
+    assert recorded["modification"].values.tolist() == ["brightness 3", "Darker(strength=0.5)"]
+    assert recorded.attrs["repeats_from"] == "modifications and adversarial responses"
+    labelled = record(network(), images(), layers=["readout"], modifications={m.label: m for m in values}, rng=0)
+    xr.testing.assert_identical(recorded, labelled)
+    np.testing.assert_allclose(recorded.values[:, 1], by_hand(network(), images().values / 2)[1], atol=1e-5)
+    with pytest.raises(ValueError, match="expected modifications that differ, got brightness 3, brightness 3"):
+        record(network(), images(), layers=["readout"], modifications=[Brightness(3)] * 2, rng=0)
+
+
 def test_random_modifications_are_drawn_anew_for_every_repeat() -> None:
     noisy = {
-        "weak": lambda x, g: gaussian_noise(x, 1, generator=g),
-        "strong": lambda x, g: gaussian_noise(x, 5, generator=g),
+        "weak": GaussianNoise(1),
+        "strong": GaussianNoise(5),
     }
     shown = images(n=4)
     recorded = record(network(), shown, layers=["conv"], modifications=noisy, n_repeats=3, rng=0)
@@ -245,7 +284,7 @@ def test_random_modifications_are_drawn_anew_for_every_repeat() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_the_batch_size_changes_nothing(batch_size: int) -> None:
-    noisy = {"noisy": lambda x, g: gaussian_noise(x, 3, generator=g)}
+    noisy = {"noisy": GaussianNoise(3)}
     arguments = {"layers": ["conv", "readout"], "modifications": noisy, "max_units": 6, "rng": 0}
     xr.testing.assert_allclose(
         record(network(), images(), batch_size=batch_size, **arguments),
@@ -257,7 +296,7 @@ def test_the_batch_size_changes_nothing(batch_size: int) -> None:
 def test_progress_adds_up_to_every_image_in_every_pass() -> None:
     done: list[int] = []
     shown = images()
-    shown_twice = {"a": lambda x, g: x, "b": lambda x, g: x}
+    shown_twice = dict.fromkeys("ab", same)
     record(network(), shown, layers=["conv"], modifications=shown_twice, batch_size=3, rng=0, advance=done.append)
     assert done == [3, 3, 1, 3, 3, 1]
 
@@ -267,7 +306,7 @@ def test_images_in_any_memory_order_are_read_and_left_as_they_are() -> None:
     before = shown.copy(deep=True)
     backwards = shown.isel(stimulus=slice(None, None, -1), row=slice(None, None, -1))
     shown.values.flags.writeable = False
-    recorded = record(network(), shown, layers=["conv"], modifications={"zero": lambda x, g: x.zero_()}, rng=0)
+    recorded = record(network(), shown, layers=["conv"], modifications={"zero": lambda x, generator: x.zero_()}, rng=0)
     assert (recorded == recorded[0]).all()
     xr.testing.assert_identical(shown, before)
     expected, _ = by_hand(network(), backwards.values)
@@ -323,7 +362,7 @@ def test_attacks_on_the_same_network_make_repeats() -> None:
     def attack(x: Tensor, generator: torch.Generator) -> Tensor:
         return fgm(model, x, torch.zeros(len(x), dtype=torch.long), epsilon=0.1, generator=generator)
 
-    attacked = {"clean": lambda x, g: x, "fgm": attack}
+    attacked = {"clean": same, "fgm": attack}
     recorded = record(model, shown, layers=["readout"], modifications=attacked, batch_size=3, rng=0)
     by_attack = attack(torch.tensor(shown.values), torch.Generator())
     np.testing.assert_allclose(recorded.values[:, 1], by_hand(model, by_attack.numpy())[1], atol=1e-5)

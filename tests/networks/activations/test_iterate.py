@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from recorded import Branching, Returns, images, n_hooks, network
+from recorded import Branching, Returns, images, n_hooks, network, same
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from neurovar.networks import IMAGE_DIMS, Batch, batches, gaussian_noise, iterate, record
+from neurovar.networks import IMAGE_DIMS, Batch, GaussianNoise, batches, iterate, record
 
 FLAT = nn.Flatten()
 
@@ -78,7 +78,7 @@ def test_further_entries_become_labels() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_the_numbers_are_those_of_record_whatever_the_batch_size(batch_size: int) -> None:
     model = network()
-    noisy = {"noisy": lambda x, g: gaussian_noise(x, 3, generator=g), "dim": lambda x, g: x / 2}
+    noisy = {"noisy": GaussianNoise(3), "dim": lambda x, generator: x / 2}
     options = {"layers": ["readout", "conv"], "modifications": noisy, "n_repeats": 2, "max_units": 6, "rng": 3}
     expected = record(model, images(), batch_size=4, **options)
     found = gathered(batches(images(), batch_size=batch_size), model, **options)
@@ -118,7 +118,7 @@ def test_activations_can_be_trained_on() -> None:
 def test_inputs_are_left_as_they_are() -> None:
     shown = inputs() - 0.5
     before = shown.clone()
-    gathered([shown], nn.Sequential(nn.ReLU(inplace=True)), modifications={"double": lambda x, g: x.mul_(2)})
+    gathered([shown], nn.Sequential(nn.ReLU(inplace=True)), modifications={"double": lambda x, generator: x.mul_(2)})
     assert torch.equal(shown, before)
 
 
@@ -205,7 +205,7 @@ def test_what_is_wrong_is_said_before_the_first_batch() -> None:
 def test_a_deterministic_network_has_no_repeats() -> None:
     with pytest.raises(ValueError, match="expected a stochastic network for 2 repeats, got the same"):
         gathered([inputs()], n_repeats=2)
-    assert gathered([inputs()], n_repeats=2, modifications={"same": lambda x, g: x})[0].activations["0"].shape[1] == 2
+    assert gathered([inputs()], n_repeats=2, modifications={"same": same})[0].activations["0"].shape[1] == 2
 
 
 def test_a_layer_that_fires_twice_or_not_at_all_is_refused_and_leaves_no_hook() -> None:

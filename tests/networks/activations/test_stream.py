@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from neurovar import responses
 from neurovar.covariance import Diagonal
-from neurovar.networks import batches, gaussian_noise, inject, record, stream
+from neurovar.networks import GaussianNoise, batches, inject, record, stream
 
 N = 23
-NOISY = {"noisy": lambda x, g: gaussian_noise(x, 3, generator=g), "dim": lambda x, g: x / 2}
+NOISY = {"noisy": GaussianNoise(3), "dim": lambda x, generator: x / 2}
 
 
 def stochastic() -> nn.Sequential:

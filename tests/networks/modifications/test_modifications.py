@@ -5,17 +5,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from modified import FIXED, RANDOM, SCALED, modify
 from scipy.stats import kstest, poisson
 from torch import Tensor
 
-from neurovar.networks import MODIFICATIONS, PREBLE2026, SEVERITIES, modify
-from neurovar.networks.modifications import _blur, _common, _modify, _spatter, _weather
+from neurovar.networks import MODIFICATIONS, PREBLE2026, SEVERITIES, Modification, modification
+from neurovar.networks.modifications import _base, _blur, _spatter, _weather
 
-SCALED = ("elastic", "perspective", "obstruction", "rotate")
-FIXED = (
-    "brightness", "contrast", "saturate", "pixelate", "jpeg_compression", "gaussian_blur", "defocus_blur", "zoom_blur",
-)  # fmt: skip
-RANDOM = [name for name in MODIFICATIONS if name not in FIXED]
 SHAPES = [(1, 28, 28), (3, 40, 33)]
 FLAT_STAYS = ("gaussian_blur", "glass_blur", "zoom_blur", "contrast", "pixelate", "elastic_transform")
 
@@ -41,12 +37,30 @@ def pictures(*shape: int, seed: int = 1) -> Tensor:
 def test_there_are_the_ten_of_the_protocol_and_all_of_imagenet_c():
     corruptions = set(MODIFICATIONS) - set(SCALED)
     assert len(corruptions) == 19
-    assert set(PREBLE2026) == {
+    strengths: dict[str, list[float]] = {}
+    for value in PREBLE2026:
+        strengths.setdefault(value.name, []).append(value.strength)
+    assert set(strengths) == {
         *SCALED, "brightness", "contrast", "gaussian_noise", "impulse_noise", "motion_blur", "snow",
     }  # fmt: skip
-    assert PREBLE2026["snow"] == (1, 2, 3, 4, 5)
-    assert PREBLE2026["rotate"] == (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.5, 1.6, 1.8, 2.0)
-    assert sum(map(len, PREBLE2026.values())) == 74  # of the 118 cells of the main table; 44 are attacks
+    assert strengths["snow"] == [1, 2, 3, 4, 5]
+    assert strengths["rotate"] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.5, 1.6, 1.8, 2.0]
+    assert len(PREBLE2026) == 74  # of the 118 cells of the main table; 44 are attacks
+    assert {value.protocol for value in PREBLE2026} == {"preble2026"}
+
+
+@pytest.mark.parametrize("name", MODIFICATIONS)
+def test_a_modification_is_a_value(name):
+    value = modification(name, strong(name))
+    assert value == modification(name, strong(name)) != modification(name, 1)
+    assert hash(value) == hash(modification(name, np.float64(2) if name in SCALED else np.int64(5)))
+    assert Modification.from_json(value.to_json()) == value
+    assert (value.name, value.label) == (name, f"{name} {value.strength:g}")
+    assert value.described()["strength"] == strong(name) and value.described()["modification"] == name
+    published = MODIFICATIONS[name].preble2026(3) if name not in SCALED else None
+    if published:
+        assert (published.label, published.protocol) == (f"{name} 3 preble2026", "preble2026")
+        assert Modification.from_json(published.to_json()) == published != modification(name, 3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -84,7 +98,7 @@ def test_each_image_of_a_batch_has_its_own_draw(name):
 def test_parts_of_a_batch_do_not_show(name, monkeypatch):
     images = pictures(6, 1, 28, 28)
     whole = modify(images, name, strength=strong(name), generator=generator())
-    monkeypatch.setitem(_common._NUMBERS_AT_ONCE, "cpu", 2 * 28 * 28)
+    monkeypatch.setitem(_base._NUMBERS_AT_ONCE, "cpu", 2 * 28 * 28)
     assert torch.equal(whole, modify(images, name, strength=strong(name), generator=generator()))
 
 
@@ -250,7 +264,7 @@ def test_grey_spatter_and_frost_are_the_luma_of_coloured_ones():
     grey = 0.2 * pictures(3, 1, 40, 40)  # nothing is clipped
     for name in ("spatter", "frost"):
         one, three = (modify(i, name, strength=1, generator=generator()) for i in (grey, grey.expand(-1, 3, -1, -1)))
-        torch.testing.assert_close(one, _common.luma(three) / sum(_common.LUMA), atol=2e-4, rtol=0)
+        torch.testing.assert_close(one, _base.luma(three) / sum(_base.LUMA), atol=2e-4, rtol=0)
 
 
 def test_frost_without_its_pictures_says_what_to_install(monkeypatch):
@@ -263,79 +277,67 @@ def test_frost_without_its_pictures_says_what_to_install(monkeypatch):
 def test_the_papers_noise_on_three_channels_leaves_two_thirds():
     grey = torch.full((20, 1, 28, 28), 128 / 255)
     noise, published = (
-        modify(grey, "gaussian_noise", strength=1, generator=generator(), protocol=p) - grey
-        for p in ("imagenet_c", "preble2026")
+        modify(grey, "gaussian_noise", strength=1, generator=generator(), as_published=p) - grey for p in (False, True)
     )
-    assert (published.std() / noise.std()).item() == pytest.approx(np.linalg.norm(_common.LUMA), rel=0.02)  # 0.67
+    assert (published.std() / noise.std()).item() == pytest.approx(np.linalg.norm(_base.LUMA), rel=0.02)  # 0.67
     assert published.mean().item() == pytest.approx(-0.5 / 255, abs=0.001)  # rounding down
 
 
 def test_the_papers_impulses_are_of_single_channels():
     grey = torch.full((20, 1, 28, 28), 128 / 255)
-    noisy = modify(grey, "impulse_noise", strength=5, generator=generator(), protocol="preble2026")
+    noisy = modify(grey, "impulse_noise", strength=5, generator=generator(), as_published=True)
     changed = ((noisy - grey).abs() > 0.01).double().mean().item()
     assert changed == pytest.approx(1 - (1 - 0.27) ** 3, abs=0.02)
 
 
-@pytest.mark.parametrize("name", PREBLE2026)
+@pytest.mark.parametrize("name", ["brightness", "contrast", "motion_blur", "snow"])
 def test_the_papers_form_differs_by_8_bits_only_where_channels_are_equal(name):
     images = (pictures(3, 1, 28, 28) * 255).round() / 255
-    strength = PREBLE2026[name][2]
-    plain, published = (
-        modify(images, name, strength=strength, generator=generator(), protocol=p) for p in ("imagenet_c", "preble2026")
-    )
-    if name in SCALED:
-        assert torch.equal(plain, published)
-    elif name not in ("gaussian_noise", "impulse_noise"):
-        below = plain - published
-        assert below.min() > -1e-5 and below.max() < 1 / 255 + 1e-5
-        torch.testing.assert_close(published * 255, (published * 255).round(), atol=1e-4, rtol=0)
+    plain, published = (modify(images, name, strength=3, generator=generator(), as_published=p) for p in (False, True))
+    below = plain - published
+    assert below.min() > -1e-5 and below.max() < 1 / 255 + 1e-5
+    torch.testing.assert_close(published * 255, (published * 255).round(), atol=1e-4, rtol=0)
 
 
 def test_the_papers_form_starts_from_8_bits():
     levels = torch.tensor([100.4, 100.6, 0.2, 254.7]).view(1, 1, 1, 4) / 255
-    bright = modify(levels, "brightness", strength=2, generator=generator(), protocol="preble2026")
+    bright = modify(levels, "brightness", strength=2, generator=generator(), as_published=True)
     torch.testing.assert_close(bright * 255, torch.tensor([151.0, 152.0, 51.0, 255.0]).view(1, 1, 1, 4))
 
 
 def test_the_papers_form_is_the_same_whatever_the_batch_size(monkeypatch):
     images = pictures(5, 1, 28, 28)
     for name in ("gaussian_noise", "shot_noise", "snow"):
-        whole = modify(images, name, strength=3, generator=generator(), protocol="preble2026")
+        whole = modify(images, name, strength=3, generator=generator(), as_published=True)
         with monkeypatch.context() as patch:
-            patch.setattr(_modify, "_IMAGES_AT_ONCE", 2)
-            assert torch.equal(whole, modify(images, name, strength=3, generator=generator(), protocol="preble2026"))
+            patch.setattr(_base, "_IMAGES_AT_ONCE", 2)
+            assert torch.equal(whole, modify(images, name, strength=3, generator=generator(), as_published=True))
 
 
 def test_the_papers_form_is_for_grey_images():
-    with pytest.raises(ValueError, match=r"expected grey images \(1 channel\) for protocol 'preble2026', got 3"):
-        modify(torch.zeros(1, 3, 28, 28), "snow", strength=1, generator=generator(), protocol="preble2026")
-
-
-def test_an_unknown_protocol():
-    with pytest.raises(ValueError, match="expected the protocol 'imagenet_c' or 'preble2026', got 'preble'"):
-        modify(torch.zeros(1, 1, 28, 28), "snow", strength=1, generator=generator(), protocol="preble")
+    with pytest.raises(ValueError, match=r"expected grey images \(1 channel\).*got 3 channels; leave out grey_8_bit"):
+        modify(torch.zeros(1, 3, 28, 28), "snow", strength=1, generator=generator(), as_published=True)
 
 
 @pytest.mark.parametrize("name", ["motionblur", "xyz", ""])
 def test_an_unknown_name_lists_the_near_ones(name):
     near = "motion_blur" if name == "motionblur" else "gaussian_noise, shot_noise, .*rotate"
     with pytest.raises(ValueError, match=f"expected the name of a modification, got '{name}'; near it: .*{near}"):
-        modify(torch.zeros(1, 1, 28, 28), name, strength=1, generator=generator())
+        modification(name, 1)
 
 
 @pytest.mark.parametrize("strength", [0, 6, -1, 2.5, 3.0, "3", None, True])
 @pytest.mark.parametrize("name", [name for name in MODIFICATIONS if name not in SCALED])
 def test_a_strength_that_is_no_severity(name, strength):
     with pytest.raises(ValueError, match=f"an integer severity from 1 to 5, got {strength!r}"):
-        modify(torch.zeros(1, 1, 28, 28), name, strength=strength, generator=generator())
+        modification(name, strength)
 
 
 @pytest.mark.parametrize("strength", [0, -1, 2.01, float("nan"), float("inf"), "1", None, True])
 @pytest.mark.parametrize("name", SCALED)
 def test_a_strength_that_is_no_scale(name, strength):
     with pytest.raises(ValueError, match=f"a number with 0 < s <= 2, got {strength!r}"):
-        modify(torch.zeros(1, 1, 28, 28), name, strength=strength, generator=generator())
+        modification(name, strength)
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -356,15 +358,15 @@ BAD_IMAGES = {
     r"1 or 3 channels, row, column\), got shape \(1, 28, 28\)": torch.zeros(1, 28, 28),
     r"1 or 3 channels, row, column\), got shape \(1, 2, 28, 28\)": torch.zeros(1, 2, 28, 28),
     r"1 or 3 channels, row, column\), got shape \(0, 1, 28, 28\)": torch.zeros(0, 1, 28, 28),
-    r"expected pixels in \[0, 1\], got values from 0 to 255": torch.tensor([0.0, 255.0]).view(1, 1, 1, 2),
-    r"expected pixels in \[0, 1\], got values from -1 to 1": torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2),
-    r"expected pixels in \[0, 1\], got values from nan": torch.full((1, 1, 28, 28), float("nan")),
+    r"expected pixels in \[0, 1\], got 0 to 255": torch.tensor([0.0, 255.0]).view(1, 1, 1, 2),
+    r"expected pixels in \[0, 1\], got -1 to 1": torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2),
+    r"expected pixels in \[0, 1\], got nan": torch.full((1, 1, 28, 28), float("nan")),
 }
 
 
 @pytest.mark.parametrize("message", BAD_IMAGES)
-@pytest.mark.parametrize("protocol", ["imagenet_c", "preble2026"])
-def test_images_of_another_kind(protocol, message):
+@pytest.mark.parametrize("as_published", [False, True])
+def test_images_of_another_kind(as_published, message):
     for name in MODIFICATIONS:
         with pytest.raises(ValueError, match=message):
-            modify(BAD_IMAGES[message], name, strength=1, generator=generator(), protocol=protocol)
+            modify(BAD_IMAGES[message], name, strength=1, generator=generator(), as_published=as_published)

@@ -11,20 +11,17 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
+from modified import RANDOM, SCALED, modify
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from neurovar.networks import MODIFICATIONS, SEVERITIES, modify
-from neurovar.networks.modifications import _blur, _common, _geometry, _weather
+from neurovar.networks import MODIFICATIONS, SEVERITIES
+from neurovar.networks.modifications import _blur, _draws, _geometry, _weather
 
-TRANSFORMATIONS = ("elastic", "perspective", "obstruction", "rotate")
 NOT_HANDED = ("shot_noise", "impulse_noise")
-HANDED = [name for name in MODIFICATIONS if name not in (*TRANSFORMATIONS, *NOT_HANDED)]
-FIXED = ("brightness", "contrast", "saturate", "pixelate", "jpeg_compression", "gaussian_blur", "defocus_blur",
-         "zoom_blur")  # fmt: skip
-RANDOM = [name for name in MODIFICATIONS if name not in FIXED]
+HANDED = [name for name in MODIFICATIONS if name not in (*SCALED, *NOT_HANDED)]
 SHAPES = [(32, 32), (37, 50), (112, 112)]
 LEVEL = 0.05 / (3 * len(RANDOM))
 AXES = (1, 2, 3)
@@ -47,13 +44,13 @@ def torchvision():
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The random numbers (batch, n) that modifications draw."""
     seen: list[np.ndarray] = []
-    draw = _common._drawn
+    draw = _draws._drawn
 
     def recorded(*args) -> Tensor:
         seen.append(draw(*args).double().numpy())
         return torch.from_numpy(seen[-1]).to(args[1])
 
-    monkeypatch.setattr(_common, "_drawn", recorded)
+    monkeypatch.setattr(_draws, "_drawn", recorded)
     return seen
 
 
@@ -181,7 +178,7 @@ def test_defocus_has_the_references_kernel(reference, strength, disk):
 def test_the_papers_form_is_what_its_code_does(reference, drawn, monkeypatch, name, strength):
     """Pad to 32 × 32, three channels, corrupt, round down, crop, grey by torchvision's weights or the first channel."""
     grey = pictures(2, 28, 28)[..., 1]
-    ours = modify(as_tensor(grey[..., None]), name, strength=strength, generator=generator(), protocol="preble2026")
+    ours = modify(as_tensor(grey[..., None]), name, strength=strength, generator=generator(), as_published=True)
     for i, image in enumerate(grey):
         side = 28 if name in ("gaussian_noise", "brightness") else 32  # pixel by pixel, nothing is padded here
         frame = (side - 28) // 2
@@ -246,7 +243,7 @@ def test_rotation_is_torchvisions_with_its_angle(torchvision, drawn, strength):
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_modifications_have_the_distribution_of_the_reference(reference, torchvision, monkeypatch, name):
     image = pictures(1, 32, 32)
-    strength = 1.0 if name in TRANSFORMATIONS else 3
+    strength = 1.0 if name in SCALED else 3
     many = as_tensor(image).expand(N_COPIES, -1, -1, -1)
     ours = modify(many, name, strength=strength, generator=generator(1)).numpy()
     np.random.seed(0)  # noqa: NPY002 - the reference draws from NumPy's global state
@@ -263,7 +260,7 @@ def rough(images: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
 
 def one_by_reference(reference, torchvision, name: str, image: np.ndarray) -> np.ndarray:
     """(3, row, column) in [0, 1]."""
-    if name not in TRANSFORMATIONS:
+    if name not in SCALED:
         return corrupted(reference, name, 3, image).transpose(2, 0, 1) / 255
     tensor = as_tensor(image[None])[0]
     if name == "obstruction":
@@ -282,7 +279,7 @@ def one_by_reference(reference, torchvision, name: str, image: np.ndarray) -> np
 def test_all_corruptions_of_the_reference_are_there(reference):
     import imagecorruptions
 
-    assert {*imagecorruptions.get_corruption_names("all"), *TRANSFORMATIONS} == set(MODIFICATIONS)
+    assert {*imagecorruptions.get_corruption_names("all"), *SCALED} == set(MODIFICATIONS)
 
 
 def test_projections_take_corners_to_corners():

@@ -77,7 +77,7 @@ def test_modified_is_what_the_activations_in_memory_give() -> None:
     """Preble et al. 2026: cov(d) + 1e-4·I at a layer of the small network."""
     model = networks.small_network(rng=0).eval()
     images = torch.rand(60, 1, 28, 28, generator=seeded(1))
-    blur = partial(networks.modify, name="brightness", strength=3)
+    blur = networks.Brightness(3)
     got = neurovar.noise.modified(model, images.split(32), blur, layers=["layer3"], kind="dense", ridge=1e-4, rng=0)[
         "layer3"
     ]
@@ -88,7 +88,7 @@ def test_modified_is_what_the_activations_in_memory_give() -> None:
     torch.testing.assert_close(got.noise.to_dense(), same.to_dense(), rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(got.mean_shift, (other - clean).mean(0))
     assert got.attrs["ridge"] == 1e-4 and got.attrs["model"] == "Sequential"
-    assert got.attrs["modification"] == "modify(name='brightness', strength=3)"
+    assert got.attrs["modification"] == "Brightness(severity=3)"
 
 
 @pytest.mark.parametrize(("kind", "rank"), KINDS)
@@ -104,7 +104,7 @@ def test_the_ridge_is_added_to_every_unit(kind: str, rank: int | None) -> None:
 
 
 def test_a_random_modification_depends_on_the_seed_and_not_on_batches() -> None:
-    blur = partial(networks.modify, name="gaussian_noise", strength=5)
+    blur = networks.GaussianNoise(5)
     call = partial(neurovar.noise.modified, network(), modification=blur, layers=[LAYER, "3"], kind="dense")
     first, again, other = (
         call(batches=IMAGES.split(size), rng=seed) for size, seed in ((7, 0), (40, np.random.default_rng(0)), (7, 1))

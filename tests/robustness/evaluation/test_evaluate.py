@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.networks import modify, seeded
+from neurovar.networks import GaussianNoise, seeded
 from neurovar.robustness import Attack, Modified, NoisyNetwork, checklist, evaluate, gradients
 from neurovar.robustness.evaluation import _cell
 from neurovar.robustness.evaluation import _conditions as attacks
@@ -560,7 +560,7 @@ def test_the_strength_of_a_modification_is_its_severity() -> None:
     images, _ = data()
     batch = torch.tensor(images.values)
     one, other = (torch.Generator().manual_seed(2) for _ in range(2))
-    expected = modify(batch, "gaussian_noise", strength=4, generator=other)
+    expected = GaussianNoise(4)(batch, generator=other)
     assert torch.equal(Modified("gaussian_noise", 4).shown(batch, one), expected)
 
 
