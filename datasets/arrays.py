@@ -30,13 +30,13 @@ from neurovar_datasets._reading.fields import (
 )
 
 import neurovar
-from neurovar.responses import DIMS, TIME_DIMS, arrange, validate_form
+from neurovar.responses import DIMS, TIME_DIMS, arrange, mark, validate_form
 
 NWB = ".nwb"
 SUFFIXES = (NUMPY, ".npz", *HDF5, MATLAB, NWB)
 COUNTS = "spike count"
 LABELS = ("area", "subject", "session")
-OWN_ATTRS = {"units", "hash", "window", "bin_width"}
+OWN_ATTRS = {"units", "hash", "window", "bin_width", "residuals", "recording"}
 MAX_TOML_BYTES = 1 << 16
 MAX_BINS = 1 << 20
 MAX_SECONDS = 1e9
@@ -61,8 +61,9 @@ class Declaration:
     bin_width : of time bins in s; required by "time", and makes that of NWB.
     area, subject, session : the same for all units.
     unit_coords : what is known of each unit: names of coordinates, and the field (NWB: column of `units`) of each.
-    attrs : more attributes, such as citation, doi, license, and, where they apply, `residuals` (why they are no raw
-        responses) and `not_simultaneous` (why units were not recorded together).
+        Where units were not all recorded together, "recording" must be the same for those that were.
+    residuals : why they are no raw responses, such as "mean of each stimulus subtracted".
+    attrs : more attributes, such as citation, doi and license.
 
     Raises
     ------
@@ -81,6 +82,7 @@ class Declaration:
     subject: str = ""
     session: str = ""
     unit_coords: Mapping[str, str] = field(default_factory=dict)
+    residuals: str = ""
     attrs: Mapping[str, str | float | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -177,7 +179,8 @@ def read(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataAr
     responses = _from_nwb(declaration) if path.suffix.lower() == NWB else _from_array(declaration, lazy)
     constant = {name: getattr(declaration, name) for name in LABELS}
     same = {name: ("unit", np.full(responses.sizes["unit"], value)) for name, value in constant.items() if value}
-    return responses.assign_coords(same).assign_attrs(_attrs(declaration)).rename("responses")
+    labelled = responses.assign_coords(same).assign_attrs(_attrs(declaration)).rename("responses")
+    return mark(labelled, residuals=declaration.residuals)
 
 
 def _formally_checked(path: Path, responses: xr.DataArray) -> xr.DataArray:
@@ -259,7 +262,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_types(declaration: Declaration) -> None:
-    for key in ("units", "responses", "stimulus", "intervals", *LABELS):
+    for key in ("units", "responses", "stimulus", "intervals", "residuals", *LABELS):
         value = getattr(declaration, key)
         _require(isinstance(value, str), key, "text", repr(value))
     _require(isinstance(declaration.file, str | os.PathLike), "file", "a path", repr(declaration.file))

@@ -20,7 +20,7 @@ from neurovar_datasets._reading import brainio_template as _brainio_template
 from neurovar_datasets._reading import hdf5 as _read
 from neurovar_datasets._registry.brainio_assemblies import ASSEMBLIES, Assembly
 
-from neurovar.responses import flatten, from_responses, to_responses, validate
+from neurovar.responses import flatten, from_responses, mark, to_responses, validate
 
 SUBJECTS = ("subject", "animal", "monkey", "subject_id")
 AREAS = ("area", "region")
@@ -59,7 +59,7 @@ def load(
     """Responses of one assembly of Brain-Score.
 
     Trials that have no value for some of the units are left out, and attrs["dropped_trials"] says how many. An assembly
-    whose units were not recorded together has attrs["not_simultaneous"] with the reason, and no noise correlations.
+    whose units were not recorded together has the coordinate `recording` of units, and attrs["apart"] with the reason.
 
     Parameters
     ----------
@@ -109,7 +109,12 @@ def _load_assembly(path: Path, assembly: Assembly, session: str, subject: str | 
         "units": assembly.units,
     }
     apart = assembly.apart or ("" if together else "units of several subjects; load(subject=…) gives those of one")
-    attrs |= {"not_simultaneous": apart} if apart else {}
+    if apart:
+        # Of units that are known to be apart, nothing says which were together: each is a recording of its own.
+        by_subject = not assembly.apart and "subject" in responses.coords
+        alone = np.arange(responses.sizes["unit"])
+        responses = mark(responses, recording="subject" if by_subject else alone)
+        attrs |= {"apart": apart}
     attrs |= {"dropped_trials": dropped} if dropped else {}
     return _read.checked(path, responses.assign_attrs(attrs))
 

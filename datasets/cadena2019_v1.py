@@ -18,6 +18,8 @@ from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source
 from neurovar_datasets._reading import hdf5 as _read
 
+from neurovar.responses import mark
+
 NAME = "cadena_ploscb_data"
 PICKLE_START = b"\x80"
 WHITE = 255
@@ -216,11 +218,10 @@ def _shown(path: Path, responses: xr.DataArray, *, together: bool) -> xr.DataArr
     present = ~np.isnan(values)
     trials = present.any(axis=2)
     if not together:
-        reason = "recorded in many sessions, of which one can be loaded with session=<session_id>"
         whole = present.all(axis=2)
         responses = responses.copy(data=np.where(whole[:, :, None], values, np.nan))
         n_incomplete = int((trials & ~whole).sum())
-        responses = responses.assign_attrs(not_simultaneous=reason, incomplete_trials=n_incomplete)
+        responses = mark(responses, recording="session").assign_attrs(incomplete_trials=n_incomplete)
         trials = whole
     expected = "trials that all units have in common"
     _read.expect(trials.any(), path, "responses", expected, "none; load one session")

@@ -85,7 +85,7 @@ def load(
     -------
     DataArray (stimulus, repeat, unit), float64, of 1 stimulus × 400 repeats × 141 units, with a last dim `time` (each
     bin's start in s) if `bin_width` is given. `unit` has the coordinates `population` ("V1 source", "V1 target",
-    "V2"), `area`, `subject` and `session`. attrs["residuals"] says why they are no counts.
+    "V2"), `area`, `subject` and `session`. The coordinate `residuals` says why they are no counts.
 
     Raises
     ------
@@ -132,6 +132,6 @@ def _read_residuals(path: Path, session: str) -> xr.DataArray:
             **{name: ("unit", label) for name, label in labels.items()},
         },
         name="responses",
-        attrs={"bin_width": BIN_WIDTH, "residuals": RESIDUALS},
+        attrs={"bin_width": BIN_WIDTH},
     )
-    return _read.checked(path, residuals)
+    return _read.checked(path, responses.mark(residuals, residuals=RESIDUALS))

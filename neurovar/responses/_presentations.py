@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from neurovar.responses._convention import DIMS, TIME_DIMS, gather, trial_order, validate
+from neurovar.responses._arranging import gather, trial_order
+from neurovar.responses._rules import DIMS, TIME_DIMS, validate
 
 TABLE_DIMS = ("presentation", "neuroid", "time_bin")
 TABLE_DIM = {"stimulus": "presentation", "repeat": "presentation", "unit": "neuroid", "time": "time_bin"}

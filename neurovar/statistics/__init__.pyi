@@ -9,7 +9,6 @@ from ._power import POWER as POWER
 from ._power import from_pilot as from_pilot
 from ._power import repeats_needed as repeats_needed
 from ._power import z_test_power as z_test_power
-from ._problems import _REPAIRS as _REPAIRS
 from ._problems import COUNTS as COUNTS
 from ._problems import ENOUGH_STIMULI as ENOUGH_STIMULI
 from ._problems import MOST_COMPARED as MOST_COMPARED

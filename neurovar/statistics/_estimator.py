@@ -14,9 +14,11 @@ from neurovar.responses import (
     constant_units,
     floating,
     repeat_counts,
+    require_pairs,
     require_simultaneous,
     validate,
     validate_form,
+    why_residual,
 )
 from neurovar.statistics._groups import grouped, labelled
 
@@ -38,7 +40,9 @@ class Needs:
     units : int
         So many units.
     together : bool
-        Units that were recorded together, so that their noise can be correlated.
+        All units were recorded together, so that their noise has a joint distribution.
+    pairs : bool
+        Some units were recorded together, so that their noise can be correlated.
     counts : bool
         Whole spike counts.
     means : bool
@@ -53,6 +57,7 @@ class Needs:
     stimuli: int = 1
     units: int = 1
     together: bool = False
+    pairs: bool = False
     counts: bool = False
     means: bool = False
     noise: bool = False
@@ -69,11 +74,13 @@ class Needs:
             _require_counts(responses)
         if self.together:
             require_simultaneous(responses)
+        if self.pairs:
+            require_pairs(responses)
         n_units = responses.sizes["unit"]
         if n_units < self.units:
             raise ValueError(f"expected at least {self.units} units, got {n_units}")
-        if self.means and "residuals" in responses.attrs:
-            raise ValueError(f"expected responses with their means, got residuals ({responses.attrs['residuals']})")
+        if self.means and (reason := why_residual(responses)):
+            raise ValueError(f"expected responses with their means, got residuals ({reason})")
         if self.noise or self.varying:
             self._require_noise(responses)
         return responses
@@ -162,9 +169,13 @@ def promoted(responses: xr.DataArray) -> xr.DataArray:
 
 def _require_counts(responses: xr.DataArray) -> None:
     """Raise ValueError unless the responses are spike counts: not negative, and whole."""
-    if responses.attrs.get("units") != "spike count":
-        why = f" ({responses.attrs['residuals']})" if "residuals" in responses.attrs else ""
-        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {responses.attrs.get('units')!r}{why}")
+    if reason := why_residual(responses):
+        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got residuals ({reason})")
+    units = responses.attrs.get("units")
+    if units != "spike count":
+        # arithmetic on responses may drop attributes, so that it is no longer known whether they are counts
+        remedy = "; if they are counts, set attrs['units'] again" if units is None else ""
+        raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {units!r}{remedy}")
     values = responses.values
     if (values < 0).any():
         raise ValueError(f"expected spike counts, got negative values (smallest {np.nanmin(values):g})")

@@ -272,7 +272,7 @@ def _signal(pilot: xr.DataArray) -> xr.DataArray:
         center, variance = means.mean("stimulus"), means.var("stimulus", ddof=1)
         part = (1 - noise / variance.where(variance > 0)).clip(min=0).fillna(0)
         means = center + np.sqrt(part) * (means - center)
-    kept = {name: pilot.attrs[name] for name in ("units", "not_simultaneous") if name in pilot.attrs}
+    kept = {name: pilot.attrs[name] for name in ("units",) if name in pilot.attrs}
     return means.transpose("stimulus", "unit").assign_attrs(kept)
 
 

@@ -1,7 +1,6 @@
 """What is wrong with a recording, all of it at once, in order of importance, and how to mend it."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,23 +11,25 @@ from neurovar.responses import (
     DIMS,
     LABELS,
     TIME_DIMS,
+    Candidate,
+    broken_rule,
     constant_units,
+    recordings,
     repeat_counts,
     residuals_kernel,
     sum_time,
-    validate,
+    why_residual,
 )
 from neurovar.statistics.estimation._noise import noise_correlation
 from neurovar.statistics.estimation._signal import signal_correlation
 
 SAME_SIGNAL, SAME_NOISE = 0.95, 0.2
-MOST_COMPARED = 3000
+SAME_NOISE_ALONE = 0.9  # where too few stimuli tell whether signals are the same
+MOST_COMPARED = 3000  # units: their correlations take some seconds and 72 MB each
 STRONG_DRIFT = 0.5
 ENOUGH_STIMULI = 3
 ORIGIN = ("source", "license", "window")
 COUNTS = "spike count"
-
-Repair = Callable[[xr.DataArray], xr.DataArray | None]
 
 
 @dataclass(frozen=True)
@@ -67,99 +68,27 @@ def problems(responses: xr.DataArray) -> list[Problem]:
     error: expected a coordinate 'stimulus' with an id for every stimulus, got none
     error: expected whole spike counts, got 1 fractional values (the first: 2.5)
     """
-    found, usable = _refusals(responses.compute() if isinstance(responses, xr.DataArray) else responses)
+    all_problems, usable = _broken_rules(responses.compute() if isinstance(responses, xr.DataArray) else responses)
     if usable is not None:
-        found += _value_errors(usable)
-        found += _cautions(sum_time(usable) if "time" in usable.dims else usable)
+        all_problems += _value_errors(usable)
+        all_problems += _cautions(sum_time(usable) if "time" in usable.dims else usable)
     rank = {"error": 0, "warning": 1, "note": 2}
-    return sorted(found, key=lambda problem: rank[problem.severity])
+    return sorted(all_problems, key=lambda problem: rank[problem.severity])  # stable: keeps the order of importance
 
 
-def _refusals(responses: xr.DataArray) -> tuple[list[Problem], xr.DataArray | None]:
-    """What `validate` refuses, one repair after another, and what is valid in the end; None if nothing is."""
-    found: list[Problem] = []
-    while (message := _refusal(responses)) is not None:
-        _, repair, how_to_mend = next(row for row in _REPAIRS if re.match(row[0], message))
-        found.append(Problem("error", message, how_to_mend))
-        repaired = repair(responses)
-        if repaired is None:
-            return found, None
-        responses = repaired
-    return found, responses
-
-
-def _refusal(responses: xr.DataArray) -> str | None:
-    try:
-        validate(responses, time="time" in getattr(responses, "dims", ()))
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _hopeless(_: xr.DataArray) -> None:
-    return None
-
-
-def _in_order(responses: xr.DataArray) -> xr.DataArray | None:
-    dims = TIME_DIMS if "time" in responses.dims else DIMS
-    return responses.transpose(*dims) if set(responses.dims) == set(dims) else None
-
-
-def _numeric(responses: xr.DataArray) -> xr.DataArray | None:
-    try:
-        return None if responses.dtype.kind == "c" else responses.astype(float)
-    except (ValueError, TypeError):
-        return None
-
-
-def _numbered(responses: xr.DataArray) -> xr.DataArray:
-    return responses.assign_coords(stimulus=np.arange(responses.sizes["stimulus"]))
-
-
-def _finite(responses: xr.DataArray) -> xr.DataArray:
-    return responses.copy(data=np.where(np.isinf(responses.values), 0, responses.values))
-
-
-def _without_empty_units(responses: xr.DataArray) -> xr.DataArray | None:
-    there = _present(responses).any(axis=(0, 1, 3))
-    return responses.isel(unit=there) if there.any() else None
-
-
-def _whole_over_time(responses: xr.DataArray) -> xr.DataArray | None:
-    n_bins = _present(responses).sum(axis=3)
-    return _keep_trials(responses, np.all((n_bins == 0) | (n_bins == responses.sizes["time"]), axis=2))
-
-
-def _whole_trials(responses: xr.DataArray) -> xr.DataArray | None:
-    return _keep_trials(responses, np.all(_present(responses), axis=(2, 3)))
-
-
-def _keep_trials(responses: xr.DataArray, kept: np.ndarray | np.bool_) -> xr.DataArray | None:
-    left = responses.where(xr.DataArray(kept, dims=DIMS[:2]))
-    return left if bool(left.notnull().any()) else None
-
-
-def _seen_stimuli(responses: xr.DataArray) -> xr.DataArray:
-    return responses.isel(stimulus=_present(responses).any(axis=(1, 2, 3)))
-
-
-def _present(responses: xr.DataArray) -> np.ndarray:
-    """Which values are there, (stimulus, repeat, unit, time), with a time of length 1 where there is none."""
-    return ~np.isnan(responses.values.reshape(*responses.shape[:3], -1))
-
-
-_REPAIRS: tuple[tuple[str, Repair, str], ...] = (
-    ("expected dims", _in_order, "transpose it: responses.transpose('stimulus', 'repeat', 'unit')"),
-    ("expected real numbers", _numeric, "convert it: responses.astype(float)"),
-    ("expected a coordinate 'stimulus'", _numbered, "name the stimuli: responses.assign_coords(stimulus=ids)"),
-    ("expected unique stimulus ids", _numbered, "give each stimulus one id, and put its repeats along 'repeat'"),
-    ("expected finite", _finite, "find where they come from (a division by 0?), or mark those trials absent (NaN)"),
-    ("expected a value for every unit", _without_empty_units, "drop those units: responses.isel(unit=…)"),
-    (r"expected each trial .* got \d+ with", _whole_over_time, "mark such trials absent (NaN), or cut time to fit all"),
-    (r"expected each trial .* got \d+ trials", _whole_trials, "mark such trials absent (NaN), or drop those units"),
-    ("expected a trial of every stimulus", _seen_stimuli, "drop those stimuli: responses.isel(stimulus=…)"),
-    ("", _hopeless, "see the convention: help(neurovar.responses)"),
-)
+def _broken_rules(responses: xr.DataArray) -> tuple[list[Problem], xr.DataArray | None]:
+    """The rules that are broken, one repair after another, and what is valid in the end; None if nothing is."""
+    broken_rules: list[Problem] = []
+    repaired: xr.DataArray | None = responses
+    while repaired is not None:
+        dims = TIME_DIMS if "time" in getattr(repaired, "dims", ()) else DIMS
+        broken = broken_rule(Candidate(repaired, dims))
+        if broken is None:
+            break
+        rule, message = broken
+        broken_rules.append(Problem("error", message, rule.advice))
+        repaired = rule.repair(repaired)
+    return broken_rules, repaired
 
 
 def _value_errors(responses: xr.DataArray) -> Iterator[Problem]:
@@ -168,7 +97,7 @@ def _value_errors(responses: xr.DataArray) -> Iterator[Problem]:
     fractional = present[np.floor(present) != present]
     if units == COUNTS and (present < 0).any():
         what = f"expected spike counts of 0 or more, got {int((present < 0).sum())} negative values ({present.min():g})"
-        mend = "if a baseline or mean was subtracted: attrs['units'] = 'spike count residual', attrs['residuals'] = why"
+        mend = "if a mean was subtracted: responses.mark(…, residuals=why), and attrs['units'] = 'spike count residual'"
         yield Problem("error", what, mend)
     if units == COUNTS and fractional.size:
         what = f"expected whole spike counts, got {fractional.size} fractional values (the first: {fractional[0]:g})"
@@ -194,9 +123,11 @@ def _cautions(responses: xr.DataArray) -> Iterator[Problem]:
     if n_repeats.min() < n_repeats.max():
         what = f"stimuli have {n_repeats.min()} to {n_repeats.max()} repeats"
         yield Problem("note", what, "nothing to do: absent trials are NaN, and stimuli are weighted by their repeats")
-    for name, effect in (("residuals", "no Fano factor"), ("not_simultaneous", "no noise correlations")):
-        if name in responses.attrs:
-            yield Problem("note", f"attrs[{name!r}]: {responses.attrs[name]}", f"nothing to do: {effect}")
+    if reason := why_residual(responses):
+        yield Problem("note", f"residuals: {reason}", "nothing to do: no Fano factor")
+    if n_others := int(recordings(responses).max()):
+        what = f"units of {n_others + 1} recordings: noise correlations within each only"
+        yield Problem("note", what, "by='recording' for statistics of a whole population")
 
 
 def _few_repeats(n_repeats: np.ndarray) -> Iterator[Problem]:
@@ -229,11 +160,11 @@ def _twins(responses: xr.DataArray, n_repeats: np.ndarray) -> Iterator[Problem]:
         what = f"more than {MOST_COMPARED} units: repeated ones were not looked for"
         yield Problem("note", what, "check some of them: responses.isel(unit=…)")
         return
-    if len(units) < 2 or "not_simultaneous" in responses.attrs:
-        return
     varying = responses.isel(unit=units)
+    if np.bincount(recordings(varying)).max(initial=0) < 2:
+        return
     noise = noise_correlation(varying, zscore=False).values
-    same = noise > 0.9
+    same = noise > SAME_NOISE_ALONE
     if (n_repeats > 1).sum() >= ENOUGH_STIMULI:
         signal = signal_correlation(varying, rng=0).values
         same = (signal > SAME_SIGNAL) & (noise > SAME_NOISE)

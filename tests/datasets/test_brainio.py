@@ -503,15 +503,18 @@ def test_an_assembly_with_time_has_its_window(tmp_path: Path) -> None:
 def test_units_of_several_subjects_were_not_recorded_together(tmp_path: Path) -> None:
     path = write_as_brainio(flat_assembly(1).astype(np.float32), tmp_path / "a.nc")
     both = load_here(path)
-    with pytest.raises(ValueError, match=r"recorded together, got others \(units of several subjects; load\(subject"):
-        statistics.noise_correlation(both)
+    correlation = statistics.noise_correlation(both, zscore=False).values
+    assert both.attrs["apart"].startswith("units of several subjects")
+    np.testing.assert_array_equal(np.isnan(correlation), both.subject.values[:, None] != both.subject.values)
     tito = load_here(path, subject="Tito")
-    assert tito.sizes["unit"] == 3 and set(tito.subject.values) == {"Tito"} and "not_simultaneous" not in tito.attrs
+    assert tito.sizes["unit"] == 3 and set(tito.subject.values) == {"Tito"} and "recording" not in tito.coords
     np.testing.assert_array_equal(tito.values, both.values[:, :, 2:])
     with pytest.raises(ValueError, match="expected the subject to be one of 'Chabo', 'Tito', got 'Nano'"):
         load_here(path, subject="Nano")
     apart = load_here(path, subject="Tito", apart="one at a time")
-    assert apart.attrs["not_simultaneous"] == "one at a time"
+    assert apart.attrs["apart"] == "one at a time"
+    with pytest.raises(ValueError, match="recorded together"):
+        statistics.noise_correlation(apart, zscore=False)
 
 
 def test_trials_that_lack_some_units_are_left_out_and_counted(tmp_path: Path) -> None:

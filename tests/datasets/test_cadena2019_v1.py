@@ -51,7 +51,7 @@ def test_a_session_has_its_units_images_and_repeats(
     assert da.unit_id.values.tolist() == content["unit_id"][units].astype(str).tolist()
     assert da.subject.values.tolist() == content["subject_id"][units].astype(str).tolist()
     assert (da.attrs["units"], da.attrs["license"]) == ("spike count", "CC-BY-NC-ND-4.0")
-    assert "not_simultaneous" not in da.attrs
+    assert "recording" not in da.coords
     assert statistics.fano_factor(da).sizes["unit"] == len(units)
 
 
@@ -62,7 +62,7 @@ def test_all_units_have_the_trials_that_all_were_shown(path: Path, content: dict
     np.testing.assert_array_equal(da.values, content["responses"][:2][:, images].transpose(1, 0, 2))
     n_left_out = 2 * 1 + 2 * 7  # of image 5 in both repeats, and of all images in repeats 3 and 4
     assert da.attrs["incomplete_trials"] == n_left_out
-    with pytest.raises(ValueError, match=r"got others \(recorded in many sessions.*\): no noise correlations"):
+    with pytest.raises(ValueError, match=f"got units of {len(np.unique(da.session))} recordings"):
         responses.require_simultaneous(da)
 
 

@@ -37,6 +37,11 @@ def simulate(
     return responses(values)
 
 
+def apart(da: xr.DataArray) -> xr.DataArray:
+    """The same responses, each unit a recording of its own."""
+    return da.assign_coords(recording=("unit", np.arange(da.sizes["unit"])))
+
+
 def recording(
     kind: str, *, n_units: int = 8, n_stimuli: int = 15, n_repeats: int = 6, least_repeats: int | None = 2
 ) -> xr.DataArray:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import xarray as xr
 
 from neurovar import statistics
+from neurovar.responses import mark
 from neurovar.statistics import _description as description
 from neurovar.statistics import describe, summarise
 
@@ -87,11 +89,11 @@ def test_what_the_source_dropped_is_passed_on(counts: xr.DataArray) -> None:
 
 
 def test_what_is_refused_has_its_reason(counts: xr.DataArray) -> None:
-    residual = counts.assign_attrs(units="spike count residual", residuals="mean subtracted", not_simultaneous="pooled")
+    residual = reference.apart(mark(counts, residuals="mean subtracted"))
     results = describe(residual, rng=0)
     assert "mean subtracted" in results["fano_factor"].attrs["reason"]
-    assert "pooled" in results["noise_correlation"].attrs["reason"]
-    assert "pooled" in results["effective_dimensionality"].attrs["reason"]
+    assert "recorded together" in results["noise_correlation"].attrs["reason"]
+    assert "recorded together" in results["effective_dimensionality"].attrs["reason"]
     assert np.isnan(results["fano_factor"]).all() and np.isnan(results["noise_correlation"]).all()
     assert results["noise_correlation"].shape == results["signal_correlation"].shape == (21,)
     assert np.isfinite(results["signal_correlation"]).any()

@@ -206,7 +206,7 @@ def pooled(pilot: xr.DataArray) -> Dense:
 
 @pytest.mark.parametrize("kind", ["gaussian", "modulated_poisson"])
 def test_a_simulated_recording_has_the_noise_and_the_form_of_the_pilot(kind: str) -> None:
-    pilot = counts_pilot(n_repeats=60, gain_variance=0.5).assign_attrs(not_simultaneous="one by one")
+    pilot = reference.apart(counts_pilot(n_repeats=60, gain_variance=0.5))
     noise = pooled(pilot)
     simulate = statistics.from_pilot(pilot, kind=kind, noise=noise)
     recordings = [simulate(20, np.random.default_rng(seed)) for seed in range(40)]
@@ -215,7 +215,7 @@ def test_a_simulated_recording_has_the_noise_and_the_form_of_the_pilot(kind: str
     da = recordings[0]
     assert da.shape == (12, 20, 6) and "presentation" in da.coords
     assert da.stimulus.equals(pilot.stimulus) and da.area.equals(pilot.area)
-    assert da.attrs["units"] == "spike count" and da.attrs["not_simultaneous"] == "one by one"
+    assert da.attrs["units"] == "spike count" and da.recording.equals(pilot.recording)
     assert da.attrs["model"] == {"gaussian": "gaussian", "modulated_poisson": "poisson_lognormal"}[kind]
     assert not recordings[0].equals(recordings[1])
 

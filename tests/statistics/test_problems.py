@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 import xarray as xr
 
 from neurovar import responses, statistics
@@ -117,8 +118,9 @@ def test_few_repeats() -> None:
 
 
 def test_unequal_repeats_and_reasons_are_notes() -> None:
-    da = changed(good(), a=(0, slice(3, None), slice(None), np.nan)).assign_attrs(residuals="mean subtracted")
-    assert said(da, "note") == ["stimuli have 3 to 6 repeats", "attrs['residuals']: mean subtracted"]
+    da = changed(good(), a=(0, slice(3, None), slice(None), np.nan))
+    da = responses.mark(da, residuals="mean subtracted")
+    assert said(da, "note") == ["stimuli have 3 to 6 repeats", "residuals: mean subtracted"]
 
 
 def test_units_that_never_respond_or_vary() -> None:
@@ -144,7 +146,7 @@ def test_the_same_unit_twice_is_found_with_one_stimulus() -> None:
 def test_the_same_unit_is_not_looked_for_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     da = good()
     twins = changed(da, a=(slice(None), slice(None), 4, da.values[:, :, 0]))
-    assert said(twins.assign_attrs(not_simultaneous="one by one"), "warning") == []
+    assert said(reference.apart(twins), "warning") == []
     assert said(twins.isel(unit=[0]), "warning") == []
     monkeypatch.setattr(checks, "MOST_COMPARED", 4)
     assert said(twins, "note") == ["more than 4 units: repeated ones were not looked for"]

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from neurovar.responses._convention import DIMS, validate_form
+from neurovar.responses._rules import DIMS, validate_form
 from neurovar.responses.storage._chunks import json_object, key_of, reading
 from neurovar.responses.storage._form import CHUNK_BYTES, VARIABLE, chunk_shape
 from neurovar.responses.storage._writing import check_new, plain_dataset

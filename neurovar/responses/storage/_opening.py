@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from neurovar.responses._convention import DIMS, TIME_DIMS, validate_form
+from neurovar.responses._rules import DIMS, TIME_DIMS, validate_form
 from neurovar.responses.storage._chunks import json_object, reading, stored_array
 from neurovar.responses.storage._form import (
     VARIABLE,

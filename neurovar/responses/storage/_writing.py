@@ -12,7 +12,7 @@ from uuid import uuid4
 import pandas as pd
 import xarray as xr
 
-from neurovar.responses._convention import DIMS, TIME_DIMS, validate_form
+from neurovar.responses._rules import DIMS, TIME_DIMS, validate_form
 from neurovar.responses.storage._form import (
     CHUNK_BYTES,
     MAX_CHUNK_BYTES,

@@ -197,9 +197,11 @@ def _common(groups: list[np.ndarray]) -> dict[float, int]:
 
 
 def _require_rates(sessions: Sessions) -> None:
-    measures = {str(one.attrs.get("units", "?")) for own in sessions.values() for one in own}
-    if len(measures) > 1:
-        raise ValueError(f"expected responses in the same units to match rates, got {', '.join(sorted(measures))}")
+    measures = {str(one.attrs.get("units", "not stated")) for own in sessions.values() for one in own}
+    if "not stated" in measures or len(measures) > 1:
+        raise ValueError(
+            f"expected responses in the same units, attrs['units'], to match rates, got {', '.join(sorted(measures))}"
+        )
     for name, own in sessions.items():
         lowest = min(float(np.nanmin(one.values)) for one in own)
         if lowest < 0:

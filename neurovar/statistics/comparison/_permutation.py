@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import false_discovery_control
 
-from neurovar.responses import DIMS
+from neurovar.responses import DIMS, mark, why_residual
 from neurovar.statistics.comparison._intervals import Request, parallel
 from neurovar.statistics.comparison._levels import stimuli, without_stimuli
 from neurovar.statistics.comparison._matching import System, session_list
@@ -179,6 +179,8 @@ def _units(
         raise ValueError(f"expected the same units, got {one.attrs.get('units')!r} and {other.attrs.get('units')!r}")
     values = np.concatenate([one.values, other.values], axis=2)
     pooled = xr.DataArray(values, dims=DIMS, coords={"stimulus": one["stimulus"].values}, attrs=one.attrs)
+    labels = [np.broadcast_to(np.asarray(s.coords.get("recording", 0)), s.sizes["unit"]) for s in (one, other)]
+    pooled = mark(pooled, recording=np.concatenate(labels), residuals=why_residual(one) or why_residual(other))
     calls = [(pooled, rng.permutation(values.shape[2]), one.sizes["unit"], request) for _ in range(n_permutations)]
     return np.array(parallel(_divided, calls, n_jobs))
 

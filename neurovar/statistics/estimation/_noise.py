@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import DIMS, repeat_counts, residuals_kernel, validate
+from neurovar.responses import DIMS, recordings, repeat_counts, residuals_kernel, validate
 from neurovar.statistics._estimator import Needs, estimator, squared_units
 from neurovar.statistics.estimation._deviations import (
     bounded,
@@ -26,7 +26,7 @@ from neurovar.statistics.estimation._deviations import (
 from neurovar.statistics.estimation._out_of_core import in_order, tiled_correlation, tiled_covariance
 
 
-@estimator(Needs(together=True))
+@estimator(Needs(pairs=True))
 def noise_covariance(
     responses: xr.DataArray, *, per_stimulus: bool = False, differences: bool = False, by: str | None = None
 ) -> xr.DataArray:
@@ -59,13 +59,14 @@ def noise_covariance(
     Returns
     -------
     DataArray
-        (unit, other_unit); with `per_stimulus` (stimulus, unit, other_unit), NaN for stimuli with one repeat, and a
-        coordinate `dof` (stimulus) instead of attrs["dof"].
+        (unit, other_unit), NaN for pairs that were not recorded together (`responses.mark`); with `per_stimulus`
+        (stimulus, unit, other_unit), NaN for stimuli with one repeat, and a coordinate `dof` (stimulus) instead of
+        attrs["dof"].
 
     Raises
     ------
     ValueError
-        If responses are not valid, not recorded together, or no stimulus has two repeats.
+        If responses are not valid, no two units were recorded together, or no stimulus has two repeats.
 
     References
     ----------
@@ -85,7 +86,7 @@ def noise_covariance(
         matrix, _ = noise_covariance_kernel(values, per_stimulus=per_stimulus, differences=differences)
     else:
         matrix = tiled_covariance(values, int((n_repeats - 1).sum()), differences=differences)
-    return _matrices(matrix, n_repeats, differences=differences).assign_attrs(units=squared_units(responses))
+    return _matrices(matrix, responses, n_repeats, differences=differences).assign_attrs(units=squared_units(responses))
 
 
 def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differences: bool = False) -> tuple[Any, Any]:
@@ -107,7 +108,7 @@ def noise_trials(values: np.ndarray) -> tuple[np.ndarray, int]:
     return residuals_kernel(values)[present], int((present.sum(axis=1) - 1).sum())
 
 
-@estimator(Needs(together=True, varying=True))
+@estimator(Needs(pairs=True, varying=True))
 def noise_correlation(
     responses: xr.DataArray,
     *,
@@ -148,15 +149,16 @@ def noise_correlation(
     Returns
     -------
     DataArray
-        (unit, other_unit), diagonal 1, without units; NaN for pairs that never vary for the same stimulus. With
-        `per_stimulus` (stimulus, unit, other_unit), with a coordinate `dof` (stimulus) instead of attrs["dof"]; NaN, on
-        the diagonal too, for units that do not vary for the stimulus and for stimuli with fewer than three repeats.
+        (unit, other_unit), diagonal 1, without units; NaN for pairs that never vary for the same stimulus, or
+        that were not recorded together (`responses.mark`). With `per_stimulus` (stimulus, unit, other_unit), with a
+        coordinate `dof` (stimulus) instead of attrs["dof"]; NaN, on the diagonal too, for units that do not vary for
+        the stimulus and for stimuli with fewer than three repeats.
 
     Raises
     ------
     ValueError
-        If responses are not valid, not recorded together, no stimulus has two repeats, a unit never varies, or (with
-        `zscore` or `per_stimulus`) no stimulus has three repeats.
+        If responses are not valid, no two units were recorded together, no stimulus has two repeats, a unit never
+        varies, or (with `zscore` or `per_stimulus`) no stimulus has three repeats.
 
     References
     ----------
@@ -178,7 +180,7 @@ def noise_correlation(
         matrix = noise_correlation_kernel(values, zscore=zscore, per_stimulus=per_stimulus, differences=differences)
     else:
         matrix = tiled_correlation(values, zscore=zscore, differences=differences)
-    return _matrices(matrix, n_repeats, differences=differences)
+    return _matrices(matrix, responses, n_repeats, differences=differences)
 
 
 def noise_correlation_kernel(
@@ -232,8 +234,12 @@ def _in_order_shown(responses: xr.DataArray) -> Any:
     return in_order(values, order) if responses.chunks is not None else np.take_along_axis(values, order[:, :, None], 1)
 
 
-def _matrices(matrix: Any, n_repeats: np.ndarray, *, differences: bool) -> xr.DataArray:
-    """A matrix, or one for each stimulus, with its degrees of freedom."""
+def _matrices(matrix: Any, responses: xr.DataArray, n_repeats: np.ndarray, *, differences: bool) -> xr.DataArray:
+    """A matrix, or one for each stimulus, with its degrees of freedom; NaN across recordings."""
+    number = recordings(responses)
+    for recording in range(number.max() + 1 if number.any() else 0):
+        # Trials of different recordings share nothing but their number: what is computed across has no meaning.
+        matrix[(..., *np.ix_(number == recording, number != recording))] = np.nan
     dof = dof_of(n_repeats - 1, per_stimulus=matrix.ndim == 3, differences=differences)
     if matrix.ndim == 2:
         return xr.DataArray(matrix, dims=("unit", "other_unit"), attrs={"dof": dof})

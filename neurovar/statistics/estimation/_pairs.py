@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy.spatial.distance import pdist, squareform
 
-from neurovar.responses import repeat_counts
+from neurovar.responses import recordings, repeat_counts
 from neurovar.statistics._estimator import Needs, carried
 from neurovar.statistics.estimation._noise import noise_correlation
 from neurovar.statistics.estimation._signal import signal_correlation
@@ -39,10 +39,11 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
     Returns
     -------
     Dataset
-        Along `pair`, pairs i < j in the order of the upper triangle, with coordinates `unit_1` and `unit_2`, positions
-        of the units, and where the units are of several areas or layers `area_1` and `area_2` or `layer_1` and
-        `layer_2`. NaN are the signal correlations of units whose signal variance is not positive, the rates of units
-        with a negative mean, and the distances of units of different subjects, sessions, probes or layers.
+        Along `pair`, pairs i < j of units that were recorded together (`responses.mark`), in the order of the upper
+        triangle, with coordinates `unit_1` and `unit_2`, positions of the units, and where the units are of several
+        areas or layers `area_1` and `area_2` or `layer_1` and `layer_2`. NaN are the signal correlations of units whose
+        signal variance is not positive, the rates of units with a negative mean, and the distances of units of
+        different subjects, sessions, probes or layers.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
     >>> table.distance.values, table.unit_2.values
     (array([3., 4., 1.]), array([1, 2, 2], dtype=int32))
     """
-    responses = Needs(units=2, together=True).check(responses)
+    responses = Needs(units=2, pairs=True).check(responses)
     noise = noise_correlation(responses, zscore=zscore).values
     columns: dict[str, np.ndarray] = {"noise_correlation": squareform(noise, checks=False)}
     if int((repeat_counts(responses) > 1).sum()) >= 3:
@@ -78,11 +79,13 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
         of_units = responses[name].values if name in responses.coords else np.zeros(0)
         if len(pd.unique(of_units)) > 1:
             labels |= {f"{name}_1": of_units[unit_1], f"{name}_2": of_units[unit_2]}
-    return xr.Dataset(
+    table = xr.Dataset(
         {name: ("pair", column) for name, column in columns.items()},
         coords={name: ("pair", label) for name, label in labels.items()},
         attrs=carried(responses) | {"zscore": int(zscore)},
     )
+    number = recordings(responses)
+    return table.isel(pair=number[unit_1] == number[unit_2]) if number.any() else table
 
 
 def _distances(responses: xr.DataArray, names: Sequence[str], unit_1: np.ndarray, unit_2: np.ndarray) -> np.ndarray:

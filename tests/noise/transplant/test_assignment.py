@@ -210,7 +210,7 @@ def without_tuning() -> xr.DataArray:
         (without_tuning(), network(), 1, "expected units of source and target with tuning to the 80 shared stimuli"),
         (cortex(), network() * 0, 1, "expected units of source and target with tuning to the 80 shared stimuli"),
         (
-            cortex().assign_attrs(not_simultaneous="two days"),
+            reference.apart(cortex()),
             network(),
             1,
             "expected units that were recorded together",

@@ -61,7 +61,7 @@ def test_what_a_system_does_not_allow_has_a_reason(systems: dict[str, xr.DataArr
 
 
 def test_units_that_were_not_recorded_together_have_a_signal_alone(systems: dict[str, xr.DataArray]) -> None:
-    one = profiles({"V1": systems["V1"].assign_attrs(not_simultaneous="one by one")}, rng=0)
+    one = profiles({"V1": reference.apart(systems["V1"])}, rng=0)
     assert one["density"].isnull().all()
     assert one["spectrum"].notnull().all()
     assert "recorded together" in one["reason"].sel(system="V1", profile="noise_spectrum").item()

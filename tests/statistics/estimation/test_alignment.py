@@ -281,7 +281,7 @@ def test_bad_responses(analyse: Callable[..., xr.Dataset]) -> None:
     with pytest.raises(ValueError, match="expected dims"):
         analyse(good.transpose("unit", "repeat", "stimulus"), **OPTIONS)
     with pytest.raises(ValueError, match="expected units that were recorded together"):
-        analyse(good.assign_attrs(not_simultaneous="one by one"), **OPTIONS)
+        analyse(reference.apart(good), **OPTIONS)
     with pytest.raises(ValueError, match="expected at least 1 split, got 0"):
         analyse(good, n_splits=0, rng=0)
     with pytest.raises(ValueError, match="expected finite responses"):

@@ -110,7 +110,7 @@ def test_bad_input(small: xr.DataArray) -> None:
     with pytest.raises(ValueError, match="expected at least 2 repeats of some stimulus"):
         population_coupling(reference.recording("isotropic", n_repeats=1, least_repeats=None))
     with pytest.raises(ValueError, match="expected units that were recorded together"):
-        population_coupling(small.assign_attrs(not_simultaneous="two sessions"))
+        population_coupling(reference.apart(small))
     constant = small.copy(deep=True)
     constant.values[..., 2] = np.where(np.isnan(small.values[..., 2]), np.nan, 0.1)
     with pytest.raises(ValueError, match=r"got 1 with zero noise variance \(positions \[2\]\)"):

@@ -228,7 +228,7 @@ def test_no_noise(corrected: bool) -> None:
 
 
 def test_units_that_were_not_recorded_together() -> None:
-    da = reference.recording("isotropic").assign_attrs(not_simultaneous="one by one")
+    da = reference.apart(reference.recording("isotropic"))
     for corrected in (True, False):
         with pytest.raises(ValueError, match="recorded together"):
             effective_dimensionality(da, corrected=corrected)

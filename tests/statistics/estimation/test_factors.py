@@ -293,7 +293,7 @@ def test_bad_responses() -> None:
     with pytest.raises(ValueError, match="expected dims"):
         factors.factor_analysis(GOOD.transpose("unit", "repeat", "stimulus"), **options)
     with pytest.raises(ValueError, match="expected units that were recorded together"):
-        factors.factor_analysis(GOOD.assign_attrs(not_simultaneous="one by one"), **options)
+        factors.factor_analysis(reference.apart(GOOD), **options)
     constant = GOOD.copy(deep=True)
     constant.values[..., 3] = np.where(np.isnan(constant.values[..., 3]), np.nan, 0.1)
     with pytest.raises(ValueError, match=r"expected units that vary between repeats, got 1 .*positions \[3\]"):

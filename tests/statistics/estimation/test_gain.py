@@ -308,7 +308,7 @@ def test_what_gains_need(estimate: Callable[[xr.DataArray], xr.Dataset]) -> None
 def test_shared_gain_needs_a_population_recorded_together() -> None:
     with pytest.raises(ValueError, match="expected at least 3 units, got 2"):
         shared_gain(as_counts(small()).isel(unit=slice(2)))
-    apart = as_counts(small()).assign_attrs(not_simultaneous="one session a unit")
+    apart = reference.apart(as_counts(small()))
     with pytest.raises(ValueError, match="recorded together"):
         shared_gain(apart)
     assert fit_modulated_poisson(apart).sizes == {"unit": 5}

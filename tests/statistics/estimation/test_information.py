@@ -257,7 +257,7 @@ def test_units_that_make_no_covariance() -> None:
 
 def test_units_that_were_not_recorded_together() -> None:
     with pytest.raises(ValueError, match="recorded together"):
-        fisher_information(recording().assign_attrs(not_simultaneous="one by one"), pair=("s1", "s2"), distance=1)
+        fisher_information(reference.apart(recording()), pair=("s1", "s2"), distance=1)
 
 
 # A real recording

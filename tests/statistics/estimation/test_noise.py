@@ -386,7 +386,7 @@ def test_groups() -> None:
 
 ONCE = reference.recording("isotropic", n_repeats=1, least_repeats=None)
 TWICE = reference.recording("isotropic", n_repeats=2, least_repeats=None)
-APART = TWICE.assign_attrs(not_simultaneous="one by one")
+APART = reference.apart(TWICE)
 PLACED = in_order(TWICE.values, np.arange(30).reshape(15, 2))
 BAD: dict[str, tuple[str, Callable[[], object]]] = {
     "a stimulus's correlations of two repeats": (
@@ -397,9 +397,9 @@ BAD: dict[str, tuple[str, Callable[[], object]]] = {
         "expected at least 2 repeats of some stimulus, got at most 1",
         lambda: noise_covariance(ONCE, differences=True),
     ),
-    "covariance, not together": ("recorded together, got others", lambda: noise_covariance(APART)),
+    "covariance, not together": ("recorded together", lambda: noise_covariance(APART)),
     "correlation, not together": (
-        "recorded together, got others",
+        "recorded together",
         lambda: noise_correlation(APART, zscore=False),
     ),
     "drift, one repeat": (
@@ -428,10 +428,10 @@ BAD: dict[str, tuple[str, Callable[[], object]]] = {
     ),
     "gain, one repeat": ("expected at least 2 repeats of some stimulus, got at most 1", lambda: remove_gain(ONCE)),
     "gain, one unit": ("expected at least 2 units, got 1", lambda: remove_gain(TWICE.isel(unit=[0]))),
-    "gain, not together": ("recorded together, got others", lambda: remove_gain(APART)),
+    "gain, not together": ("recorded together", lambda: remove_gain(APART)),
     "gain, residuals": (
         r"expected responses with their means, got residuals \(PSTH subtracted\)",
-        lambda: remove_gain(TWICE.assign_attrs(residuals="PSTH subtracted")),
+        lambda: remove_gain(TWICE.assign_coords(residuals="PSTH subtracted")),
     ),
 }
 

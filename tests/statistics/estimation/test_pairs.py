@@ -116,7 +116,7 @@ def test_what_pairs_need(small: xr.DataArray) -> None:
     with pytest.raises(ValueError, match="expected at least 3 repeats of some stimulus, got at most 2"):
         pairs(small.isel(repeat=slice(2)).dropna("stimulus"))
     with pytest.raises(ValueError, match="expected units that were recorded together"):
-        pairs(small.assign_attrs(not_simultaneous="two sessions"))
+        pairs(reference.apart(small))
 
 
 # Curves

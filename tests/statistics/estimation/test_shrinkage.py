@@ -232,7 +232,7 @@ def test_bad_input() -> None:
         pair = reference.recording("isotropic", n_repeats=2, least_repeats=None, n_stimuli=1)
         shrunk_covariance(pair, method="ledoit_wolf")
     with pytest.raises(ValueError, match="recorded together"):
-        shrunk_covariance(da.assign_attrs(not_simultaneous="one by one"), method="oas")
+        shrunk_covariance(reference.apart(da), method="oas")
 
 
 def test_constant_units() -> None:

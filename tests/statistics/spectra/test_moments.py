@@ -240,7 +240,7 @@ OPTIONS = {"of": "signal", "law": "single", "n_moments": 3, "n_splits": 2, "rng"
         (DA, {"n_moments": 5}, "expected more than 5 pairs of stimuli with 2 repeats for 5 moments, got 5"),
         (DA[:1], {"of": "noise"}, "expected more than 3 pairs of repeats for 3 moments, got 2"),
         (DA[:, :1], {}, "expected at least 2 repeats of some stimulus, got at most 1"),
-        (DA.assign_attrs(not_simultaneous="apart"), {"of": "noise"}, r"expected units that were recorded together"),
+        (reference.apart(DA), {"of": "noise"}, r"expected units that were recorded together"),
         (-DA.isel(repeat=[0, 0]) * [[1], [-1]], {}, "expected positive eigenmoments, got -.* for p = 1; use fewer"),
         (DA * 0, {}, "expected positive eigenmoments, got 0 for p = 1"),
     ],
