@@ -17,7 +17,7 @@ from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
 from neurovar_datasets._reading import allen as _allen
 from neurovar_datasets._reading.hdf5 import checked, expect, open_hdf5
-from neurovar_datasets._registry.allen_sessions import BRAIN_OBSERVATORY, FUNCTIONAL_CONNECTIVITY
+from neurovar_datasets._registry.allen_sessions import FILES
 
 from neurovar.responses import bin_edges
 
@@ -54,7 +54,7 @@ SOURCE = Source(
     n_units="about 700",
     n_stimuli="118 scenes, gratings, movies",
     n_repeats="10 to 75",
-    sessions=BRAIN_OBSERVATORY | FUNCTIONAL_CONNECTIVITY,
+    sessions=FILES,
 )
 _IMAGING = replace(
     SOURCE,

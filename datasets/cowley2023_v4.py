@@ -2,7 +2,7 @@
 
 Preprint: doi:10.1101/2023.11.22.568315; since published in Nature, doi:10.1038/s41586-026-10150-1. `SESSIONS` has the
 sessions: three animals, 21 to 89 units, 400 to 3000 images. Where the repository's readme.txt has other numbers than
-its files, those of the files are given; `_cowley2023_sessions` says where.
+its files, those of the files are given; `_registry/cowley2023_sessions.py` says where.
 
 Of sessions 201016 to 201020 no images are published. Those of 210312 and 210315 are the same 2000 in the same order.
 Stimulus ids begin with the session, because image0001 of another session is another image. The images of session
@@ -12,58 +12,17 @@ correlation of 0.99 and a noise correlation of 0.35: perhaps one neuron on two e
 
 import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
-from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
+from neurovar_datasets._fetching.source import AnyPath, Source, choose
 from neurovar_datasets._reading import hdf5 as _read
-from neurovar_datasets._registry import cowley2023_sessions as _cowley2023_sessions
+from neurovar_datasets._registry.cowley2023_sessions import COMMIT, SESSIONS, Session
 
-_COMMIT = "https://raw.githubusercontent.com/cowleygroup/V4_compact_models/f4552ad9d34a466ebc66658f72a08a8e5038f1cf"
 PIXELS = 112
 
-
-@dataclass(frozen=True)
-class Session:
-    """One recording session: the animal, how much was recorded, and its files; `repeats` are the fewest and the most.
-
-    `image_kinds` are the words of the repository's readme.txt; `images` is None where they are not published.
-    """
-
-    subject: str
-    n_units: int
-    n_stimuli: int
-    repeats: tuple[int, int]
-    image_kinds: str
-    responses: File
-    images: File | None
-
-
-def _session(name: str) -> Session:
-    responses, images = _cowley2023_sessions.GIT_BLOBS[name]
-    subject, n_units, n_stimuli, repeats, image_kinds = _cowley2023_sessions.TABLE[name]
-    return Session(
-        subject,
-        n_units,
-        n_stimuli,
-        repeats,
-        image_kinds,
-        responses=_file("responses_raw", f"responses_{name}.npy", responses),
-        images=_file("images", f"images_{name}.zip", images) if images else None,
-    )
-
-
-def _file(folder: str, name: str, blob: str) -> File:
-    """Known by its SHA-256 and size, or else by its id in git, from which no size follows."""
-    sha256, size = _cowley2023_sessions.SHA256_AND_SIZE.get(name, ("", None))
-    hash_ = f"sha256:{sha256}" if sha256 else f"git:{blob}"
-    return File(f"cowley2023_v4/{name}", f"{_COMMIT}/data_V4_responses/{folder}/{name}", hash_, size)
-
-
-SESSIONS = {name: _session(name) for name in _cowley2023_sessions.TABLE}
 
 SOURCE = Source(
     name="cowley2023_v4",
@@ -74,7 +33,7 @@ SOURCE = Source(
         "bioRxiv 2023.11.22.568315."
     ),
     license="GPL-3.0",
-    license_url=f"{_COMMIT}/LICENSE",
+    license_url=f"{COMMIT}/LICENSE",
     redistribution=True,
     derivatives=True,
     units="spike count",

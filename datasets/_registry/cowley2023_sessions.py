@@ -1,135 +1,64 @@
-"""The table of sessions of `cowley2023_v4`, from its repository at commit f4552ad.
+"""The sessions of `cowley2023_v4`, from `cowley2023_sessions.csv`, a table made of its repository at commit f4552ad.
 
 Units and images are those of the files `responses_repeat_averaged/responses_<session>.npy`; the repository's readme.txt
 has other numbers of images for 190924 to 190929 (900, the files 1200: of 300 images the kind is not said), 201016 and
 201017 (900, the files 600; of 201017 it lists kinds of 900). Of repeats it has one typical number a session. Here are
 the fewest and the most of an image, by the averages: the smallest number by which the averages of all units become
 whole counts. There is such a number, at most 33, for every image of every session, and it is right for the two sessions
-whose raw responses could be read (201016 and 210325).
+whose raw responses could be read (201016 and 210325). SHA-256 and size are of the files that could be read.
 """
 
-TABLE = {
-    # session: animal, units, images, fewest and most repeats, kinds of images as `readme.txt` has them
-    "190923": ("WE", 33, 1200, (4, 28), "normal (1,200)"),
-    "190924": ("WE", 25, 1200, (12, 24), "normal (600), active learning (300)"),
-    "190925": ("WE", 36, 1200, (13, 19), "normal (600), active learning (300)"),
-    "190926": ("WE", 27, 1200, (14, 21), "normal (600), active learning (300)"),
-    "190927": ("WE", 31, 1200, (11, 18), "normal (600), active learning (300)"),
-    "190928": ("WE", 24, 1200, (12, 19), "normal (600), active learning (300)"),
-    "190929": ("WE", 33, 1200, (13, 20), "normal (600), active learning (300)"),
-    "201016": ("PE", 82, 600, (5, 9), "normal (300), gaudy (300)"),
-    "201017": ("PE", 88, 600, (6, 13), "normal (300), active learning (300), gaudy (300)"),
-    "201018": ("PE", 80, 600, (5, 12), "normal (600)"),
-    "201019": ("PE", 82, 1600, (4, 9), "normal (800), active learning (400), gaudy (400)"),
-    "201020": ("PE", 87, 1600, (3, 12), "normal (800), active learning (400), gaudy (400)"),
-    "201021": ("PE", 88, 1600, (6, 28), "normal (800), active learning (400), gaudy (400)"),
-    "201022": ("PE", 79, 2000, (5, 13), "normal (1,000), active learning (500), gaudy (500)"),
-    "201023": ("PE", 86, 2000, (6, 13), "normal (1,000), active learning (500), gaudy (500)"),
-    "201024": ("PE", 85, 2000, (5, 24), "normal (1,000), active learning (500), gaudy (500)"),
-    "201025": ("PE", 89, 1200, (11, 19), "normal (1,200)"),
-    "210224": ("PE", 67, 800, (8, 22), "normal (800)"),
-    "210225": ("PE", 55, 1200, (5, 15), "normal (1,200)"),
-    "210226": ("PE", 78, 1600, (5, 10), "normal (600), maximizing (1,000)"),
-    "210301": ("PE", 61, 2000, (4, 11), "maximizing (650), validation exps. (1,350)"),
-    "210302": ("PE", 70, 2000, (4, 8), "maximizing (650), validation exps. (1,350)"),
-    "210303": ("PE", 67, 2049, (2, 7), "maximizing (2,049)"),
-    "210304": ("PE", 65, 1968, (4, 8), "maximizing (1,968)"),
-    "210305": ("PE", 70, 400, (21, 27), "validation exps. (400)"),
-    "210308": ("PE", 70, 2000, (3, 9), "normal (500), validation exps. (1,500)"),
-    "210309": ("PE", 56, 2000, (4, 7), "normal (600), validation exps. (1,200), artificial (200)"),
-    "210310": ("PE", 64, 2000, (2, 6), "normal (1,000), gaudy (1,000)"),
-    "210312": ("PE", 81, 2000, (3, 11), "maximizing (2,000)"),
-    "210315": ("PE", 65, 2000, (2, 6), "maximizing (2,000)"),
-    "210316": ("PE", 62, 2000, (2, 7), "normal (1,000), gaudy (1,000)"),
-    "210322": ("PE", 59, 1200, (3, 7), "normal (600), Bashivan et al., 2019 (600)"),
-    "210323": ("PE", 59, 1200, (3, 8), "normal (600), gaudy (600)"),
-    "210324": ("PE", 54, 1200, (4, 6), "normal (600), gaudy (600)"),
-    "210325": ("PE", 50, 640, (6, 10), "Bashivan et al., 2019 (640)"),
-    "210326": ("PE", 60, 1200, (3, 7), "normal (600), gaudy (600)"),
-    "210620": ("RA", 42, 1600, (8, 14), "normal (1,600)"),
-    "210621": ("RA", 51, 1200, (16, 24), "normal (1,200)"),
-    "211008": ("RA", 21, 1200, (23, 33), "normal (1,200)"),
-    "211012": ("RA", 51, 2000, (15, 21), "normal (1,000), gaudy (1,000)"),
-    "211013": ("RA", 52, 2000, (13, 32), "normal (1,000), gaudy (1,000)"),
-    "211014": ("RA", 46, 2000, (10, 19), "normal (1,000), gaudy (1,000)"),
-    "211015": ("RA", 49, 2000, (16, 25), "normal (1,000), gaudy (1,000)"),
-    "211018": ("RA", 56, 3000, (9, 17), "normal (1,500), gaudy (1,500)"),
-    "211022": ("RA", 42, 1600, (18, 28), "normal (1,600)"),
-    "211025": ("RA", 54, 2000, (14, 26), "normal (233), maximizing (150), gaudy (233), artificial (1,384)"),
-    "211026": ("RA", 56, 2000, (12, 18), "normal (660), validation exps. (840), active learning (250), gaudy (250)"),
-    "211027": ("RA", 56, 2000, (16, 24), "normal (240), validation exps. (1,260), active learning (250), gaudy (250)"),
-    "211028": ("RA", 55, 2000, (13, 20), "normal (660), validation exps. (840), active learning (250), gaudy (250)"),
-    "211103": ("RA", 49, 3000, (11, 24), "normal (750), maximizing (750), active learning (750), gaudy (750)"),
-}
+import csv
+from dataclasses import dataclass
+from pathlib import Path
 
-GIT_BLOBS = {
-    # session: responses, images; empty where none are published
-    "190923": ("ad13b3f26e19b6733883586790467010923aa3a3", "dd844a539687c4b9bb552838ac60fa9a2d1861fe"),
-    "190924": ("37d99418863deff2ec7c5a3c47e1e8a906288e94", "ff8c67a6ad38cfed87960bfb147ec682a842558c"),
-    "190925": ("a3c80964c0f3c4ad57592eb6cbf45e1b1fa53cf4", "02be1b370ed03d45e31ca0a6ce8f27572f32ca77"),
-    "190926": ("9daa859d24e1268381cce18142a58d82acb2201c", "68a869590ab9b23a6678d0740a74bf4371344a27"),
-    "190927": ("7fb523964be3ba8802c0e1f5cfb9f142b11fbe58", "43784efc3af5d188401bbe3dc4c8ab7fda98bae9"),
-    "190928": ("0baa443761ab2c2d8ae40d8cce3fbeedade2823c", "8c0ba1b72f6f33064cb20629a8f703b757aa5b43"),
-    "190929": ("2ffda2525611da698f4c99f40e763f48a08c5669", "b84fbaa2365644293662abfbb47ff59dd7cd6602"),
-    "201016": ("dd7148c548643724b0d36c91915267d1ad504ce8", ""),
-    "201017": ("9cce0f191cad0fe729bb8217fd339f2e206d004f", ""),
-    "201018": ("2c9621e5f254f4ef7574cc7ce2dac7b0a7321dc2", ""),
-    "201019": ("5b70c9bc52cff598d95fd324f1d905cd1e9c298a", ""),
-    "201020": ("cd2c6ccdc6d725c8db368616c9208ba05f2da273", ""),
-    "201021": ("c597d1dde686c2fbedebd0e6ac70eece0a129c65", "5d73af400d0e14f9548e8503015949dff619c184"),
-    "201022": ("a65b9c506cdd655828bb7d8e7ffddd3d54e7a0a5", "349d8be0656761a8fd9a50a409f4beb2ae27d40b"),
-    "201023": ("adc222fc5d59956a82124a098404d4d5e4c3389a", "c4df51c8ab5eab0ed2f785f14d7f594b66bdf86e"),
-    "201024": ("86758876221e69f9230159f1f6121373270dfdc2", "f43ceecb9a251e57e90d3bb11dfc4f3e1ba47144"),
-    "201025": ("6f4567bdc3800e73226a90e2e0ea98fa7a0a466c", "acb10a92ce83fcb96355c3a4875392893da29502"),
-    "210224": ("42ddbd2696e182e7077eaadfd2b7b3825a6cc0f6", "9656d565109917b72d535e00a12cc356d8aaa40f"),
-    "210225": ("173befb8c4eabdf6c57e785f6982fba8eb591380", "bb871ad4f59168823a2d0c0a8e8c0087e868caf6"),
-    "210226": ("9069150593f9adc7413e2002916b31a6d9c6ff68", "e5238ee1534dc6626cd3831f5408303e9ad4aaed"),
-    "210301": ("7d02e45e4f4c9dd3d48590ef8fc5848deb53d057", "a98c0056a433b6f91608af117c4f3f43edf773ee"),
-    "210302": ("139682e60cb320434fbe97a834fcc8567375f78c", "4e5cd1472dbf16f4d87f700ce429b52b5f668f5c"),
-    "210303": ("419a1b58ecc218820cf1d360f4bbf15215e1d274", "da9cc9fee8fb01f263458ea0eaa673c8d35677da"),
-    "210304": ("c1ff3ae1fe98474479193418a56bcdfb36f6ec18", "9111c3b72176d3a2a15ec97503910f5477a7cd74"),
-    "210305": ("04da65e48ff8e19224cc4ebe941f88df74412a88", "78e457a7e0b2811fc95e07cf8af4010e54f9c11c"),
-    "210308": ("9a1d9f5cf14618467faaafed816e9b25c4666f6f", "e402cac54c6459364edc748fdf4215476f49e1f4"),
-    "210309": ("ca1056ce59b21f64a9a78f45fbf36ddce8acee46", "4dc0efae7aea067e14e5eb16e3d2fa2085284a52"),
-    "210310": ("5dd304026f34a8224ee90b942d01a475a0f2e089", "19f426d112115f03bf315bb478156e9c12d66a06"),
-    "210312": ("43976166d38930f059b5210897d6e25f60919d5d", "5bf63b9786b3dfc3f8e233c922126374f0446a25"),
-    "210315": ("59333352f6dd22751aa1397516b315193cd66ed3", "5bf63b9786b3dfc3f8e233c922126374f0446a25"),
-    "210316": ("af22fe07ce0f3356a8d651e32cc1b1fe3a71dc05", "2f7161c920c054b67bec5608af666add39be23ba"),
-    "210322": ("be291316928077d89df65e67a6c129d83ff6de99", "07ff86f76e15f2bbd56a880378ba7513423b4747"),
-    "210323": ("265843b49c6f438d592ef68c7d158821d5bc3c8a", "2d97072ebfe2935d30a7538aab753110fc48586a"),
-    "210324": ("c99a082e9789f544ea3a41c7fb9eabf32c63fe2e", "daebc33adae3fb8c4c838164a5315dff4117bf3d"),
-    "210325": ("db45fd8f2b3b774d3d854d5bdf6b29ed60c801c5", "bc36f86a8fb0a7a70ed86661185562ab14a0eba4"),
-    "210326": ("f70ecac09071b645e6f95dd462aa718319c1257c", "3ad0ecb66444f81e583fc879160299c0f0cff016"),
-    "210620": ("919091f621d6f38ccf3e5846909557eb431cf1bc", "4905aeadc8e9ac3fe4bf282b6e17b6a1f01d31a6"),
-    "210621": ("68533c674423894142eda3a145aea6ad7c0ca5dd", "f1177a4897e5d69c46c09adfe87f0497ee14541d"),
-    "211008": ("8b9fe11896cd9ef87ea8f5908bd9b2348b7c7f72", "1f6f34faaea847086c79165c222ea0ed1a90d631"),
-    "211012": ("4856bbdbe00619f3f55d34ae30a3a148f9967f7a", "c33d809d3f1b0430e61322ab913fc75d81617ba9"),
-    "211013": ("6e31e9f5a066d3d7ff1c09600b989481f7fc5866", "827a1e28ea88b8ddfe6971caa9b0fd3a6cdc2916"),
-    "211014": ("7c9624f0e3be023ad78f0a8fa866d27bb8af432a", "f8d5be9f744e21f5c79a1a19b5b2cd60d05b6ab7"),
-    "211015": ("3e117926486401fac08a581c80837667b71a1bcd", "7ff6b1a831b858c0a44e3ff2a3a1809070476f33"),
-    "211018": ("33dfa7b94d0c0a5dd627a8f636ed72523736f493", "308d92fe7e38e71bc3b591410ca9cb9347052758"),
-    "211022": ("28b8044848aeff87f8a934b71d7a0a78fc71633f", "463714f32c6d75c1cbb32f61f49a18d8d95d63d9"),
-    "211025": ("26f1762895d670dd922ccdea27868e5ba8e5cb82", "cb8cd48a0e9f930cb2b54d0a0f6a0a019b6fca14"),
-    "211026": ("e06b5b445c1fcfb7ab8631fcb88bf398e8ec8c75", "8f213c34d6eb2bcf8a97991fa8e8cc68e9fac8b3"),
-    "211027": ("4f8c1778adf9146ff1208465fdbc7571bfba479e", "b6415fcd37bae557836f83421e72ab11545e8625"),
-    "211028": ("9eac31e32e9f28926c65aef8886b6a39cc4273c1", "7a09ed95f98affb2da79e38a80807455a5ad5238"),
-    "211103": ("d66903c53c9a80ef4199ce973581657f74471499", "29ee220f5a9c586aca215185d8426f200cc662c2"),
-}
+from neurovar_datasets._fetching.source import File
 
-SHA256_AND_SIZE = {
-    # of the files that could be read
-    "images_190923.zip": ("e99a4df1c7476bdc4d565ff4408bc421976ecc3a22c41af6bfd0cfbddb508c0c", 4_024_034),
-    "images_190925.zip": ("765b4d4372302d4ed72c3382d41ece5ca55d7dcc3d84da7402091253529b87d1", 3_967_665),
-    "images_190927.zip": ("d2469cc2caa629d4ed38e8d4964fb1de8c0b29e9937c25ce1c5838bc4e382653", 4_080_631),
-    "images_190928.zip": ("6d90fdf2341e038beb57c16ce85f48c3a2bdfd450bc1c6440489529aead0f161", 4_186_920),
-    "images_190929.zip": ("7fea6a28c092acfa646145813f532b2ea1d5a22a0b1bdade47d392b8f6bfb3f0", 3_987_552),
-    "responses_201016.npy": ("d04e4f21d546f29d17a999826f690a56bb0ef1730b184d14096d20b94237e2dd", 3_936_128),
-    "images_201025.zip": ("3abb63679107665eab7220bdeaf7863832a1df943bf3d7792501f5082a55b2e8", 4_131_376),
-    "images_210224.zip": ("e2690810bee34c2e2821e5dd504c7970f3441579bc57659f27d2c11678b52c6b", 2_782_116),
-    "images_210225.zip": ("79bfb1066949a7f7bbd3c632ab420c2230b966b80cade76593d8745aea49b7f6", 4_137_526),
-    "images_210305.zip": ("9fab651e9c2d0b44091c2ea238c78d68fedf573cd7d4ae6b0545c5d84c121776", 1_492_118),
-    "images_210322.zip": ("a72f357c73381fc6e496403820b38abe38c78b92f6d1c0b7153d6fe6d3986c32", 3_785_781),
-    "responses_210325.npy": ("4008dbbf31a47d9b1b8d8da609f4a7a3433c7071f0e45c611c220b217dd75b76", 2_560_128),
-    "images_210325.zip": ("992774eca3508a2ad01accb1a31f5f3e3d90248c49f4eec314f2a915a263e454", 1_841_475),
-    "images_210621.zip": ("aff4d1639a04fb0d964ee09f8e76b07707e8435283c8e0ea47b0fd398ffcc233", 4_109_414),
-}
+COMMIT = "https://raw.githubusercontent.com/cowleygroup/V4_compact_models/f4552ad9d34a466ebc66658f72a08a8e5038f1cf"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One recording session: the animal, how much was recorded, and its files; `repeats` are the fewest and the most.
+
+    `image_kinds` are the words of the repository's readme.txt; `images` is None where they are not published.
+    """
+
+    subject: str
+    n_units: int
+    n_stimuli: int
+    repeats: tuple[int, int]
+    image_kinds: str
+    responses: File
+    images: File | None
+
+
+def _sessions() -> dict[str, Session]:
+    with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {
+        row["session"]: Session(
+            subject=row["subject"],
+            n_units=int(row["n_units"]),
+            n_stimuli=int(row["n_stimuli"]),
+            repeats=(int(row["fewest_repeats"]), int(row["most_repeats"])),
+            image_kinds=row["image_kinds"],
+            responses=_file(row, "responses", f"responses_raw/responses_{row['session']}.npy"),
+            images=_file(row, "images", f"images/images_{row['session']}.zip") if row["images_git"] else None,
+        )
+        for row in rows
+    }
+
+
+def _file(row: dict[str, str], kind: str, path: str) -> File:
+    """Known by its SHA-256 and size, or else by its id in git, from which no size follows."""
+    sha256, git, size = (row[f"{kind}_{column}"] for column in ("sha256", "git", "size"))
+    return File(
+        path=f"cowley2023_v4/{Path(path).name}",
+        url=f"{COMMIT}/data_V4_responses/{path}",
+        hash=f"sha256:{sha256}" if sha256 else f"git:{git}",
+        size=int(size) if size else None,
+    )
+
+
+SESSIONS = _sessions()

@@ -47,7 +47,7 @@ def test_the_wheel_has_every_module_and_its_data(wheel: Path) -> None:
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = [path for folder in ("neurovar", "datasets") for path in (ROOT / folder).rglob("*") if path.is_file()]
     sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
-    assert {path.rpartition(".")[2] for path in sources} == {"py", "pyi", "html", "typed"}
+    assert {path.rpartition(".")[2] for path in sources} == {"py", "pyi", "html", "typed", "csv", "toml"}
     assert names == {re.sub("^datasets/", "neurovar_datasets/", path) for path in sources}
 
 
