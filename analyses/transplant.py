@@ -32,17 +32,22 @@ from neurovar import networks, plotting, robustness
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance, Dense, Diagonal, MeanShift
 from neurovar.networks import Brightness, retrain, small_network, train
+from neurovar.noise import Assignment, GainLaw, Readout, Ridge, SignalRule, Spectrum
 from neurovar.responses import drop_constant
 from neurovar.robustness import Attack, Modified, NoisyNetwork
 
-METHODS: dict[str, dict[str, Any]] = {
-    "signal_rule": {},
-    "spectrum": {"axes": "signal"},
-    "readout": {"regression": "ridge", "least_goodness": 0.01},
-    "assignment": {"n_factors": 3},
-    "gain": {},
+METHODS: dict[str, Callable[[xr.DataArray, "Target", int], Covariance]] = {
+    "signal_rule": lambda source, target, seed: SignalRule.fit(source).onto(target.task),
+    "spectrum": lambda source, target, seed: Spectrum.fit(source).onto(target.task, axes="signal"),
+    "readout": lambda source, target, seed: Readout.fit(
+        source, target.v4, regression=Ridge(), least_goodness=0.01, rng=seed
+    ).onto(target.task),
+    "assignment": lambda source, target, seed: Assignment.fit(source, target.v4, n_factors=3, rng=seed).onto(
+        target.task
+    ),
+    "gain": lambda source, target, seed: GainLaw.fit(source).onto(target.task),
 }
-PAIRED = {"readout": neurovar.noise.fit_readout, "assignment": neurovar.noise.fit_assignment}
+"""Fitted to V4's images where stimuli must be shared, and put onto the layer's responses to its own task."""
 RANK, N_DIMS, MOST_DENSE, N_TASK, LEAST_UNITS = 128, 5, 1000, 640, 4
 SAME, ANY = ("isotropic", "mean_shift"), "any"
 EFFICIENTNET_LAYER, EFFICIENTNET_TRACE, EFFICIENTNET_EPSILON = "network._blocks.14", 0.1, 0.5 / 255
@@ -198,26 +203,19 @@ def _noises(
     )
     yield from (((ANY, ANY, control), same[control]) for control in SAME)
     for name, source in sources.items():
-        for method, options in METHODS.items():
+        for method, transplanted in METHODS.items():
             try:
-                noise = _transplanted(source, target, method, options, seed)
+                noise = transplanted(source, target, seed)
             except ValueError as error:
                 reasons[f"{name} {method} {target.layer}"] = str(error)
                 continue
+            if isinstance(noise, Dense) and noise.n > MOST_DENSE:
+                noise = neurovar.noise.low_rank(noise, rank=RANK)
             noise = noise.scale_to(trace=noise.n)
             controls = neurovar.noise.with_controls(
                 noise, rng=seed, target=target.task, n_dims=N_DIMS, only=scale.controls
             )
             yield from (((name, method, control), one) for control, one in controls.items() if control not in SAME)
-
-
-def _transplanted(source: xr.DataArray, target: Target, method: str, options: dict[str, Any], seed: int) -> Covariance:
-    """Fitted to V4's images where stimuli must be shared, and placed on the layer's responses to its own task."""
-    value: Any = source
-    if method in PAIRED:
-        value, options = PAIRED[method](source, target.v4, rng=seed, **options), {}
-    noise = neurovar.noise.onto(value, target.task, method=method, rng=seed, **options)
-    return neurovar.noise.low_rank(noise, rank=RANK) if isinstance(noise, Dense) and noise.n > MOST_DENSE else noise
 
 
 def _tested(test: Callable[[Covariance | None], xr.Dataset], noise: Covariance | None, trace: float) -> xr.Dataset:

@@ -51,11 +51,13 @@ def bench_transplant() -> None:
     reference = report(f"QR decomposition of {N_UNITS} × {RANK}", lambda: torch.linalg.qr(axes))
     methods: dict[str, dict] = {
         "spectrum": {"axes": "signal", "rank": RANK},
-        "readout": {"regression": "ridge", "least_goodness": 0.1},
+        "readout": {"regression": neurovar.noise.Ridge(), "least_goodness": 0.1},
         "assignment": {"n_factors": 3},
     }
     for method, options in methods.items():
-        report(method, lambda m=method, o=options: neurovar.noise.onto(source, target, method=m, rng=0, **o), reference)
+        report(
+            method, lambda m=method, o=options: neurovar.noise.METHODS[m].between(source, target, rng=0, **o), reference
+        )
     shift = torch.ones(N_UNITS)
     factors = torch.randn(N_UNITS, RANK) * torch.arange(1, RANK + 1) ** -0.5
     for kind, private in {"equal": torch.full((N_UNITS,), 0.5), "unequal": torch.rand(N_UNITS)}.items():

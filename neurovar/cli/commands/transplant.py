@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.table import Table
 
-    from neurovar.noise import Controls
+    from neurovar.noise import Controls, Regression
 
 What = Annotated[
     str, typer.Argument(metavar="RECORDING", help="A .zarr, .toml or .nc of your own, or a public source.")
@@ -57,12 +57,14 @@ def transplant(
         raise ValueError(f"expected --trace above 0, got {trace:g}")
     if axes == "modification":
         raise ValueError("expected --axes signal or random, as the images are shown as they are, got modification")
-    given: dict[str, Any] = {"axes": axes, "rank": rank, "regression": regression, "n_components": n_components}
+    if method not in methods.METHODS:
+        raise ValueError(f"expected --method {', '.join(methods.METHODS)}, got {method}")
+    given: dict[str, Any] = {"axes": axes, "rank": rank, "regression": _regression(regression, n_components)}
     given |= {"least_goodness": least_goodness, "n_factors": n_factors}
     options = {name: value for name, value in given.items() if value is not None}
     cortex = drop_constant(comparing.one_value_a_trial(opening.open_recording(what, session=session, window=window)))
     target = _recorded(images or what, session, model, layer, input_)
-    noise = methods.onto(cortex, target, method=method, rng=seed, **options)
+    noise = methods.METHODS[method].between(cortex, target, rng=seed, **options)
     noise = noise.scale_to(trace=trace * noise.n)
     noises = methods.with_controls(noise, rng=seed, target=None if n_dims is None else target, n_dims=n_dims)
     console().print(_table(noises))
@@ -73,6 +75,19 @@ def transplant(
         say(f"Wrote {path}")
     loaded = f"covariance.load({str(output / 'transplanted.safetensors')!r})"
     say(f"To use it: with injection.inject(model, {{{layer!r}: {loaded}}}, generator=…): …")
+
+
+def _regression(name: str | None, n_components: int | None) -> "Regression | None":
+    """The value that --regression and --n-components name."""
+    from neurovar.noise import PartialLeastSquares, Ridge
+
+    if name not in (None, "ridge", "pls"):
+        raise ValueError(f"expected --regression ridge or pls, got {name}")
+    if (n_components is not None) != (name == "pls"):
+        raise ValueError(f"expected --n-components for pls and for nothing else, got {name} and {n_components}")
+    if n_components is not None:
+        return PartialLeastSquares(n_components)
+    return Ridge() if name else None
 
 
 def _recorded(what: str, session: str | None, model: str, layer: str, input_: str | None) -> "xr.DataArray":

@@ -88,7 +88,7 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
             n_jobs=n_jobs,
             advance=advance,
         )
-        rule = neurovar.noise.fit_signal_rule(inputs.cortex)
+        rule = neurovar.noise.SignalRule.fit(inputs.cortex)
     table.attrs["constant_units_dropped"] = ", ".join(
         f"{name}: {len(system.attrs.get('dropped_units', ()))}" for name, system in systems.items()
     )
@@ -207,7 +207,7 @@ def _cortical_noise(
 ) -> Covariance:
     """The noise that the layer would have if it followed from tuning as in cortex."""
     tuning = networks.record(network, images, layers=[scale.noisy_layer], rng=seed)
-    return neurovar.noise.low_rank(neurovar.noise.onto(rule, tuning, method="signal_rule", rng=seed), rank=scale.rank)
+    return neurovar.noise.low_rank(rule.onto(tuning), rank=scale.rank)
 
 
 def _test(

@@ -128,12 +128,16 @@ BAD = {
         [*LAYER, "--method", "gain", "--input", "3,28,28"]
     ),
     "expected a layer of Sequential, got 'layer9'; near it: layer": ["--layer", "layer9", "--method", "gain"],
-    "expected method 'spectrum', .*, got 'magic'": [*LAYER, "--method", "magic"],
-    "expected the options n_factors for method 'assignment', got none": [*LAYER, "--method", "assignment"],
-    "expected options that method 'gain' has here": [*LAYER, "--method", "gain", "--rank", "3"],
+    "expected --method spectrum, .*, got magic": [*LAYER, "--method", "magic"],
+    "expected the options n_factors for 'assignment', got none": [*LAYER, "--method", "assignment"],
+    "expected options that 'gain' has": [*LAYER, "--method", "gain", "--rank", "3"],
     "expected images as input, --input C,H,W, got 784": [*LAYER, "--method", "gain", "--input", "784"],
     "expected --axes signal or random, as the images are shown as they are, got modification": (
         [*LAYER, "--method", "spectrum", "--axes", "modification"]
+    ),
+    "expected --regression ridge or pls, got lasso": [*LAYER, "--method", "readout", "--regression", "lasso"],
+    "expected --n-components for pls and for nothing else, got pls and None": (
+        [*LAYER, "--method", "readout", "--regression", "pls"]
     ),
     "expected --trace above 0, got -1": [*LAYER, "--method", "gain", "--trace", "-1"],
 }

@@ -9,7 +9,7 @@ from reference import transplant as by_hand
 
 from neurovar import statistics
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.noise import Assignment, fit_assignment, onto
+from neurovar.noise import Assignment
 
 N_SOURCE = 8
 CHOSEN = np.array([3, 3, 7, 0, 5, 3])
@@ -37,7 +37,7 @@ def network(n_stimuli: int = 80, n_repeats: int = 1, seed: int = 2, chosen: np.n
 
 
 def fit(source: xr.DataArray, target: xr.DataArray, *, n_factors: int = 1, rng: int = 0) -> Assignment:
-    return fit_assignment(source, target, n_factors=n_factors, rng=rng)
+    return Assignment.fit(source, target, n_factors=n_factors, rng=rng)
 
 
 # Recovery
@@ -54,7 +54,7 @@ def test_a_known_assignment_is_recovered(n_repeats: int) -> None:
 
 def test_units_of_one_unit_share_its_factors_but_not_its_private_noise() -> None:
     source, target = cortex(), network()
-    noise = onto(source, target, method="assignment", n_factors=1, rng=0)
+    noise = Assignment.between(source, target, n_factors=1, rng=0)
     assert isinstance(noise, LowRankPlusDiagonal) and noise.rank == 1
     fitted = statistics.factor_analysis(source, n_factors=1, max_factors=1, rng=0)
     loadings, private = fitted.loadings.values[CHOSEN], fitted.private.values[CHOSEN]
@@ -68,7 +68,7 @@ def test_the_noise_is_that_of_the_source() -> None:
     """With an assignment one to one it is the source's own, known, noise."""
     source = cortex(n_stimuli=300, n_repeats=12)
     target = network(n_stimuli=300, chosen=np.arange(N_SOURCE))
-    noise = onto(source, target, method="assignment", n_factors=1, rng=0)
+    noise = Assignment.between(source, target, n_factors=1, rng=0)
     np.testing.assert_allclose(noise.to_dense().numpy(), NOISE, atol=0.25)
 
 
@@ -153,7 +153,7 @@ def test_units_without_tuning_have_no_noise() -> None:
     assert np.isnan(assignment.table.similarity.values[[1, 4]]).all()
     assert np.isnan(assignment.table.held_out_similarity.values[[1, 4]]).all()
     assert assignment.table.channel.values.tolist() == list(range(6))
-    noise = onto(assignment, target, method="assignment", rng=0)
+    noise = assignment.onto(target)
     assert noise.diagonal()[[1, 4]].tolist() == [0, 0] and (noise.diagonal()[[0, 2, 3, 5]] > 0).all()
 
 
@@ -175,7 +175,7 @@ def test_200_000_units_of_float32() -> None:
     assignment = fit(source, target)
     alone = fit(source, network(12).astype(np.float32)).table.source_unit.values
     np.testing.assert_array_equal(assignment.table.source_unit.values.reshape(-1, 6), np.tile(alone, (33_334, 1)))
-    noise = onto(assignment, target, method="assignment", rng=0)
+    noise = assignment.onto(target)
     assert (noise.n, noise.dtype) == (200_004, torch.float32)
 
 
@@ -225,4 +225,4 @@ def test_bad_systems(source: xr.DataArray, target: xr.DataArray, n_factors: int,
 def test_a_target_of_another_size() -> None:
     message = "expected a target with the 6 units that the assignment was fitted to, got 5"
     with pytest.raises(ValueError, match=message):
-        onto(fit(cortex(), network()), network().isel(unit=slice(5)), method="assignment", rng=0)
+        fit(cortex(), network()).onto(network().isel(unit=slice(5)))

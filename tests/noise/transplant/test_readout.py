@@ -13,8 +13,8 @@ from sklearn.model_selection import KFold
 
 from neurovar import statistics
 from neurovar.covariance import LowRankPlusDiagonal
-from neurovar.noise import Readout, fit_readout, onto
-from neurovar.noise.transplant._readout import PENALTIES
+from neurovar.noise import PartialLeastSquares, Readout, Ridge
+from neurovar.noise.transplant._regressions import PENALTIES
 
 N_SOURCE, N_TARGET = 4, 10
 MAP = np.random.default_rng(9).normal(size=(N_SOURCE, N_TARGET))
@@ -42,18 +42,18 @@ def unrelated(n_stimuli: int = 120, n_repeats: int = 8, n_units: int = N_SOURCE,
 
 
 def fit(source: xr.DataArray, target: xr.DataArray, *, least_goodness: float = 0.05, **options: object) -> Readout:
-    return fit_readout(source, target, **{"regression": "ridge", "rng": 0, "least_goodness": least_goodness} | options)
+    return Readout.fit(source, target, **{"regression": Ridge(), "rng": 0, "least_goodness": least_goodness} | options)
 
 
 # Recovery
 
 
-@pytest.mark.parametrize("options", [{}, {"regression": "pls", "n_components": 8}])
+@pytest.mark.parametrize("options", [{}, {"regression": PartialLeastSquares(8)}])
 def test_a_known_map_and_its_noise_are_recovered(options: dict) -> None:
     target = network()
     readout = fit(cortex(target, n_repeats=30), target, **options)
     np.testing.assert_allclose(readout.weights.values, MAP, atol=0.12)
-    noise = onto(readout, target, method="readout", rng=0)
+    noise = readout.onto(target)
     read_out = MAP @ noise.to_dense().numpy() @ MAP.T
     np.testing.assert_allclose(read_out, NOISE, atol=0.25)
     assert readout.dropped_units == () and readout.mean_goodness > 0.98
@@ -63,9 +63,9 @@ def test_a_known_map_and_its_noise_are_recovered(options: dict) -> None:
 def test_the_noise_is_in_units_of_the_target(of_source: float, of_target: float) -> None:
     target = network()
     source = cortex(target)
-    noise = onto(fit(source, target), target, method="readout", rng=0).to_dense().numpy()
+    noise = fit(source, target).onto(target).to_dense().numpy()
     scaled = of_target * target
-    again = onto(fit(of_source * source, scaled), scaled, method="readout", rng=0).to_dense().numpy()
+    again = fit(of_source * source, scaled).onto(scaled).to_dense().numpy()
     np.testing.assert_allclose(again, of_target**2 * noise, rtol=1e-5, atol=1e-9 * of_target**2)
 
 
@@ -75,7 +75,7 @@ def test_the_readout_of_the_noise_has_the_covariance_of_the_source(n_units: int)
     weights = np.random.default_rng(3).normal(size=(N_SOURCE, n_units))
     source = cortex(target, weights=weights / n_units**0.5)
     readout = fit(source, target)
-    noise = onto(readout, target, method="readout", rng=0)
+    noise = readout.onto(target)
     expected, _ = reference.noise_covariance(source.values)
     w = readout.weights.values
     np.testing.assert_allclose(w @ noise.to_dense().numpy() @ w.T, expected, rtol=1e-6, atol=1e-8)
@@ -88,7 +88,7 @@ def test_the_noise_is_the_pseudo_inverse_written_out() -> None:
     target = network()
     source = cortex(target)
     readout = fit(source, target)
-    noise = onto(readout, target, method="readout", rng=0)
+    noise = readout.onto(target)
     expected = by_hand.pulled_back(readout.weights.values, reference.noise_covariance(source.values)[0])
     assert isinstance(noise, LowRankPlusDiagonal) and noise.rank == N_SOURCE - 1
     np.testing.assert_allclose(noise.to_dense().numpy(), expected, rtol=1e-6, atol=1e-8)
@@ -97,7 +97,7 @@ def test_the_noise_is_the_pseudo_inverse_written_out() -> None:
 def test_where_the_map_does_not_see_the_noise_is_isotropic() -> None:
     target = network()
     readout = fit(cortex(target), target)
-    matrix = onto(readout, target, method="readout", rng=0).to_dense().numpy()
+    matrix = readout.onto(target).to_dense().numpy()
     unseen = np.linalg.svd(readout.weights.values)[2][N_SOURCE:].T
     values = np.linalg.eigvalsh(matrix)
     np.testing.assert_allclose(unseen.T @ matrix @ unseen, values[0] * np.eye(N_TARGET - N_SOURCE), atol=1e-8)
@@ -119,7 +119,7 @@ def test_partial_least_squares_is_scikit_learns() -> None:
     """Of the responses themselves, not z-scored."""
     target = network() * np.linspace(0.5, 3, N_TARGET)
     source = cortex(target)
-    readout = fit(source, target, regression="pls", n_components=2)
+    readout = fit(source, target, regression=PartialLeastSquares(2))
     expected = PLSRegression(2, scale=False).fit(target.values[:, 0], source.values.mean(axis=1)).coef_
     np.testing.assert_allclose(readout.weights.values, expected, rtol=1e-6, atol=1e-10)
 
@@ -128,8 +128,8 @@ def test_few_components_reach_a_part_of_the_noise() -> None:
     """Of it the readout has what lies in the map's range."""
     target = network()
     source = cortex(target)
-    readout = fit(source, target, regression="pls", n_components=2)
-    noise = onto(readout, target, method="readout", rng=0)
+    readout = fit(source, target, regression=PartialLeastSquares(2))
+    noise = readout.onto(target)
     w, covariance = readout.weights.values, reference.noise_covariance(source.values)[0]
     into = np.linalg.svd(w)[0][:, :2]
     projection = into @ into.T
@@ -141,7 +141,7 @@ def test_few_components_reach_a_part_of_the_noise() -> None:
 def test_singular_noise_has_nothing_where_the_map_does_not_see() -> None:
     target = network()
     source = cortex(target, noise=np.outer([1.0, 2, 3, 4], [1.0, 2, 3, 4]))
-    noise = onto(fit(source, target), target, method="readout", rng=0)
+    noise = fit(source, target).onto(target)
     assert noise.to_dense().diagonal().sum() > 0
     assert np.linalg.matrix_rank(noise.to_dense().numpy(), tol=1e-6) == 1
 
@@ -150,7 +150,7 @@ def test_one_unit() -> None:
     target = network()
     source = cortex(target, weights=MAP[:1], noise=np.eye(1))
     readout = fit(source, target)
-    noise = onto(readout, target, method="readout", rng=0)
+    noise = readout.onto(target)
     w = readout.weights.values
     np.testing.assert_allclose(w @ noise.to_dense().numpy() @ w.T, reference.noise_covariance(source.values)[0])
 
@@ -285,7 +285,7 @@ def test_float32_and_200_000_units() -> None:
     target = reference.responses(np.tile(small.values.astype(np.float32), 100_000))
     readout = fit(source, target)
     assert readout.mean_goodness > 0.9
-    noise = onto(readout, target, method="readout", rng=0)
+    noise = readout.onto(target)
     assert (
         noise.dtype == torch.float32 and isinstance(noise, LowRankPlusDiagonal) and noise.factors.shape == (200_000, 1)
     )
@@ -300,11 +300,9 @@ def test_float32_and_200_000_units() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regression": "lasso"}, "expected regression 'ridge' or 'pls', got 'lasso'"),
-        ({"regression": "pls"}, "expected n_components for 'pls' and none for 'ridge', got 'pls' and None"),
-        ({"n_components": 3}, "expected n_components for 'pls' and none for 'ridge', got 'ridge' and 3"),
-        ({"regression": "pls", "n_components": 11}, "expected n_components from 1 to 10, got 11"),
-        ({"regression": "pls", "n_components": 0}, "expected n_components from 1 to 10, got 0"),
+        ({"regression": "ridge"}, r"expected a regression, such as Ridge\(\) .*, got 'ridge'"),
+        ({"regression": PartialLeastSquares(11)}, "expected n_components from 1 to 10, got 11"),
+        ({"regression": PartialLeastSquares(0)}, "expected n_components from 1 to 10, got 0"),
         ({"least_goodness": 0.0}, r"expected least_goodness above 0 and below 1, got 0\.0"),
         ({"least_goodness": 1.0}, r"expected least_goodness above 0 and below 1, got 1\.0"),
         ({"n_folds": 1}, "expected from 2 to 120 folds, as many as shared stimuli, got 1"),
@@ -315,12 +313,6 @@ def test_bad_options(options: dict, message: str) -> None:
     target = network()
     with pytest.raises(ValueError, match=message):
         fit(cortex(target), target, **options)
-
-
-def test_the_threshold_has_no_default() -> None:
-    target = network()
-    with pytest.raises(ValueError, match="expected the options least_goodness for method 'readout', got none"):
-        onto(cortex(target), target, method="readout", regression="ridge", rng=0)
 
 
 @pytest.mark.parametrize(("n_stimuli", "n_folds", "n_fitted"), [(5, 5, 4), (4, 4, 3), (6, 4, 4)])
@@ -355,7 +347,7 @@ def test_bad_systems() -> None:
     ):
         fit(source.copy(data=source.values - source.values.mean(axis=1, keepdims=True)), target)
     with pytest.raises(ValueError, match="expected a target with the 10 units that the readout was fitted to, got 9"):
-        onto(fit(source, target), target.isel(unit=slice(9)), method="readout", rng=0)
+        fit(source, target).onto(target.isel(unit=slice(9)))
 
 
 def test_a_covariance_that_is_none() -> None:

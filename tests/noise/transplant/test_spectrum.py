@@ -9,7 +9,7 @@ from reference import transplant as by_hand
 
 from neurovar import statistics
 from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal
-from neurovar.noise import Spectrum, fit_spectrum, onto
+from neurovar.noise import Spectrum
 
 EIGENVALUES = np.array([8.0, 4.0, 2.0, 1.0, 0.5, 0.5])
 
@@ -53,19 +53,19 @@ def spectrum_of(noise: Covariance) -> np.ndarray:
 
 @pytest.mark.parametrize("least_repeats", [None, 2])
 def test_a_simulated_spectrum_is_recovered(least_repeats: int | None) -> None:
-    values = fit_spectrum(cortex(least_repeats=least_repeats)).eigenvalues
+    values = Spectrum.fit(cortex(least_repeats=least_repeats)).eigenvalues
     np.testing.assert_allclose(values, EIGENVALUES, rtol=0.06)
 
 
 def test_eigenvalues_are_those_of_the_pooled_noise() -> None:
     da = cortex(n_stimuli=20, n_repeats=4, least_repeats=1)
     covariance, _ = reference.noise_covariance(da.values)
-    np.testing.assert_allclose(fit_spectrum(da).eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-10)
+    np.testing.assert_allclose(Spectrum.fit(da).eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-10)
 
 
 def test_fewer_degrees_of_freedom_than_units() -> None:
     da = cortex(n_stimuli=2, n_repeats=2)
-    values = fit_spectrum(da).eigenvalues
+    values = Spectrum.fit(da).eigenvalues
     covariance, _ = reference.noise_covariance(da.values)
     np.testing.assert_allclose(values, np.linalg.eigvalsh(covariance)[::-1], atol=1e-10)
     assert (values[2:] < 1e-10).all()
@@ -86,7 +86,7 @@ def test_relative_ranks(n: int) -> None:
 @pytest.mark.parametrize("axes", ["signal", "modification"])
 def test_every_axis_where_there_are_enough_stimuli(axes: str) -> None:
     target = network(50, 9, n_repeats=3)
-    noise = onto(Spectrum(EIGENVALUES), target, method="spectrum", axes=axes, rng=0)
+    noise = Spectrum(EIGENVALUES).onto(target, axes=axes, rng=0)
     means = target.values.mean(axis=1)
     rows = means - means.mean(axis=0) if axes == "signal" else (target.values - means[:, None]).reshape(-1, 9)
     vectors = eigenvectors(rows, 9)
@@ -101,7 +101,7 @@ def test_every_axis_where_there_are_enough_stimuli(axes: str) -> None:
 def test_fewer_stimuli_than_units(axes: str, rank: int | None) -> None:
     """The leading eigenvalues on the leading axes, and the rest of the variance on all others alike."""
     target = network(8, 30, n_repeats=2)
-    noise = onto(Spectrum(EIGENVALUES), target, method="spectrum", axes=axes, rank=rank, rng=0)
+    noise = Spectrum(EIGENVALUES).onto(target, axes=axes, rank=rank, rng=0)
     means = target.values.mean(axis=1)
     rows = means - means.mean(axis=0) if axes == "signal" else (target.values - means[:, None]).reshape(-1, 30)
     kept = rank or {"signal": 7, "modification": 8}[axes]
@@ -118,7 +118,7 @@ def test_absent_trials_are_no_deviations() -> None:
     target = network(12, 20, n_repeats=3)
     target.values[:4, 2] = np.nan
     target.values[4, 1:] = np.nan
-    noise = onto(Spectrum(EIGENVALUES), target, method="spectrum", axes="modification", rank=2, rng=0)
+    noise = Spectrum(EIGENVALUES).onto(target, axes="modification", rank=2, rng=0)
     rows = np.concatenate([trials - trials.mean(axis=0) for trials in reference.trials(target.values)])
     assert isinstance(noise, LowRankPlusDiagonal)
     span = eigenvectors(rows, 2)
@@ -127,10 +127,7 @@ def test_absent_trials_are_no_deviations() -> None:
 
 @pytest.mark.parametrize("rank", [None, 4])
 def test_random_axes(rank: int | None) -> None:
-    draw = [
-        onto(Spectrum(EIGENVALUES), network(5, 10), method="spectrum", axes="random", rank=rank, rng=seed)
-        for seed in (0, 0, 1)
-    ]
+    draw = [Spectrum(EIGENVALUES).onto(network(5, 10), axes="random", rank=rank, rng=seed) for seed in (0, 0, 1)]
     values = by_hand.spectrum_at(EIGENVALUES, 10)
     if rank:
         values[rank:] = values[rank:].mean()
@@ -141,10 +138,7 @@ def test_random_axes(rank: int | None) -> None:
 
 def test_random_axes_have_no_preferred_direction() -> None:
     target = network(5, 10)
-    noises = [
-        onto(Spectrum(EIGENVALUES), target, method="spectrum", axes="random", rank=4, rng=s).to_dense()
-        for s in range(800)
-    ]
+    noises = [Spectrum(EIGENVALUES).onto(target, axes="random", rank=4, rng=s).to_dense() for s in range(800)]
     mean = torch.stack(noises).mean(0).numpy()
     np.testing.assert_allclose(mean, EIGENVALUES.sum() / 10 * np.eye(10), atol=0.15)
 
@@ -154,7 +148,7 @@ def test_noise_on_signal_axes_lies_in_the_signal() -> None:
     target = network(400, 12)
     found = {}
     for axes in ("signal", "random"):
-        noise = onto(Spectrum(EIGENVALUES), target, method="spectrum", axes=axes, rng=0)
+        noise = Spectrum(EIGENVALUES).onto(target, axes=axes, rng=0)
         draws = noise.sample((400, 8), generator=torch.Generator().manual_seed(0)).numpy()
         found[axes] = float(
             statistics.noise_in_signal(reference.responses(target.values + draws), n_dims=3, rng=0).fraction
@@ -164,19 +158,11 @@ def test_noise_on_signal_axes_lies_in_the_signal() -> None:
     assert found["random"] < found["signal"] - 0.2
 
 
-def test_a_fit_and_its_value_are_the_same() -> None:
-    source, target = cortex(n_stimuli=20), network(8, 30)
-    first = onto(source, target, method="spectrum", axes="signal", rng=0)
-    second = onto(fit_spectrum(source), target, method="spectrum", axes="signal", rng=1)
-    assert torch.equal(first.to_dense(), second.to_dense())
-
-
 def test_float32_is_as_good_and_stays() -> None:
     target = network(8, 30, n_repeats=2)
     for axes in ("signal", "modification"):
         single, double = (
-            onto(Spectrum(EIGENVALUES), da, method="spectrum", axes=axes, rng=0)
-            for da in (target.astype(np.float32), target)
+            Spectrum(EIGENVALUES).onto(da, axes=axes, rng=0) for da in (target.astype(np.float32), target)
         )
         assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
         torch.testing.assert_close(single.to_dense().double(), double.to_dense(), rtol=1e-4, atol=1e-5)
@@ -186,7 +172,7 @@ def test_dependent_stimuli_have_fewer_axes() -> None:
     """Stimuli that repeat one another."""
     target = network(6, 40).astype(np.float32)
     target = xr.concat([target, target.assign_coords(stimulus=[f"again {i}" for i in range(6)])], "stimulus")
-    noise = onto(Spectrum(EIGENVALUES), target, method="spectrum", axes="signal", rng=0)
+    noise = Spectrum(EIGENVALUES).onto(target, axes="signal", rng=0)
     assert isinstance(noise, LowRankPlusDiagonal) and noise.rank == 5
     np.testing.assert_allclose(spectrum_of(noise)[:5], by_hand.spectrum_at(EIGENVALUES, 40)[:5], rtol=1e-5)
 
@@ -196,7 +182,7 @@ def test_200_000_units() -> None:
     values = np.random.default_rng(0).normal(size=(9, 1, n)).astype(np.float32)
     target = reference.responses(values)
     spectrum = Spectrum(np.arange(1, n + 1) ** -0.5)
-    noise = onto(spectrum, target, method="spectrum", axes="signal", rng=0)
+    noise = spectrum.onto(target, axes="signal", rng=0)
     assert isinstance(noise, LowRankPlusDiagonal) and noise.rank == 8
     gram = noise.factors.double().mT @ noise.factors.double()
     np.testing.assert_allclose(np.diag(gram), spectrum.eigenvalues[:8] - float(noise.private[0]), rtol=1e-4)
@@ -211,7 +197,7 @@ def test_all_random_axes_of_too_many_units() -> None:
     target = reference.responses(np.ones((2, 1, 10**6), np.float32))
     message = r"got 1000000 units: 32000.0 GB of .* GB free on cpu; a LowRankPlusDiagonal of rank 64"
     with pytest.raises(ValueError, match=message):
-        onto(Spectrum(EIGENVALUES), target, method="spectrum", axes="random", rng=0)
+        Spectrum(EIGENVALUES).onto(target, axes="random", rng=0)
 
 
 @pytest.mark.parametrize(
@@ -227,28 +213,23 @@ def test_all_random_axes_of_too_many_units() -> None:
         (network(8, 30), {"axes": "random", "rank": 31}, "expected a rank from 1 to 30, the number of random axes"),
         (network(8, 30), {"axes": "modification"}, "expected at least 2 repeats of some stimulus, got at most 1"),
         (network(1, 30), {"axes": "signal"}, "expected a target with signal axes, got 30 units that do not vary"),
-        (network(8, 30), {}, "expected the options axes for method 'spectrum', got none"),
-        (
-            network(8, 30),
-            {"axes": "signal", "n_factors": 2},
-            r"expected options that method 'spectrum' has here \(axes, rank\), got n_factors",
-        ),
+        (network(8, 30), {"axes": "random", "rng": None}, "expected rng= for random axes, got none; give a seed"),
     ],
 )
 def test_bad_targets(target: xr.DataArray, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        onto(Spectrum(EIGENVALUES), target, method="spectrum", rng=0, **options)
+        Spectrum(EIGENVALUES).onto(target, **{"rng": 0} | options)
 
 
 def test_bad_sources() -> None:
     with pytest.raises(ValueError, match="expected at least 2 repeats of some stimulus, got at most 1"):
-        fit_spectrum(network(8, 3))
+        Spectrum.fit(network(8, 3))
     with pytest.raises(
         ValueError, match="expected a source that varies between repeats, got none of 3 units that does"
     ):
-        fit_spectrum(reference.responses(np.ones((4, 3, 3))))
+        Spectrum.fit(reference.responses(np.ones((4, 3, 3))))
     with pytest.raises(ValueError, match="expected units that were recorded together"):
-        fit_spectrum(reference.apart(cortex(n_stimuli=5)))
+        Spectrum.fit(reference.apart(cortex(n_stimuli=5)))
 
 
 @pytest.mark.parametrize(

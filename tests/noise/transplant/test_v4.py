@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from neurovar.noise import fit_assignment, fit_gain, fit_readout, onto
+from neurovar.noise import Assignment, GainLaw, PartialLeastSquares, Readout, Regression, Ridge
 from neurovar.responses import repeat_counts
 
 pytestmark = pytest.mark.data
@@ -30,31 +30,31 @@ def shuffled(responses: xr.DataArray) -> xr.DataArray:
     return responses.assign_coords(stimulus=np.random.default_rng(0).permutation(responses.stimulus.values))
 
 
-@pytest.mark.parametrize("options", [{"regression": "ridge"}, {"regression": "pls", "n_components": 10}])
-def test_one_half_is_read_out_of_the_other(halves: tuple[xr.DataArray, xr.DataArray], options: dict) -> None:
+@pytest.mark.parametrize("regression", [Ridge(), PartialLeastSquares(10)], ids=str)
+def test_one_half_is_read_out_of_the_other(halves: tuple[xr.DataArray, xr.DataArray], regression: Regression) -> None:
     source, target = halves
-    readout = fit_readout(source, target, least_goodness=0.05, rng=0, **options)
+    readout = Readout.fit(source, target, least_goodness=0.05, rng=0, regression=regression)
     assert 0.2 < readout.mean_goodness < 0.5
-    noise = onto(readout, target, method="readout", rng=0)
+    noise = readout.onto(target)
     w, covariance = readout.weights.values, readout.covariance.values
     read_out = w @ noise.to_dense().numpy() @ w.T
     assert np.trace(read_out) == pytest.approx(readout.reachable * np.trace(covariance), rel=1e-6)
-    if options["regression"] == "ridge":
+    if regression == Ridge():
         np.testing.assert_allclose(read_out, covariance, atol=1e-6)
     with pytest.raises(ValueError, match=r"of at least 0.05, got -?0\.0[0-4]"):
-        fit_readout(shuffled(source), target, least_goodness=0.05, rng=0, **options)
+        Readout.fit(shuffled(source), target, least_goodness=0.05, rng=0, regression=regression)
 
 
 def test_one_half_is_assigned_to_the_other(halves: tuple[xr.DataArray, xr.DataArray]) -> None:
     """Similar on held-out stimuli; with stimuli exchanged similar only on those that chose."""
     source, target = halves
-    table = fit_assignment(source, target, n_factors=3, rng=0).table
+    table = Assignment.fit(source, target, n_factors=3, rng=0).table
     assert 0.3 < table.held_out_similarity.mean() < table.similarity.mean() < 0.7
-    chance = fit_assignment(shuffled(source), target, n_factors=3, rng=0).table
+    chance = Assignment.fit(shuffled(source), target, n_factors=3, rng=0).table
     assert abs(float(chance.held_out_similarity.mean())) < 0.05 < float(chance.similarity.mean())
 
 
 def test_the_law_of_counts(halves: tuple[xr.DataArray, xr.DataArray]) -> None:
-    law = fit_gain(halves[0])
+    law = GainLaw.fit(halves[0])
     assert 0.005 < law.gain_variance < 0.05
     assert 0.7 < law.exponent < 1.1 and 0.7 < law.factor < 1.1

@@ -1,4 +1,4 @@
-"""Every method in one call; the signal rule and its projection to a correlation matrix."""
+"""The signal rule, and its projection to a correlation matrix."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import xarray as xr
 
 from neurovar import statistics
 from neurovar.covariance import Covariance
-from neurovar.noise import METHODS, SignalRule, fit_signal_rule, nearest_correlation, onto
+from neurovar.noise import SignalRule, nearest_correlation
 
 INTERCEPT, SLOPE, VARIANCE_EXPONENT = 0.05, 0.2, 1.2
 
@@ -60,7 +60,7 @@ def correlation_of(noise: Covariance) -> np.ndarray:
 
 @pytest.mark.parametrize("least_repeats", [None, 30])
 def test_a_simulated_rule_is_recovered(least_repeats: int | None) -> None:
-    fit = fit_signal_rule(cortex(n_repeats=40, least_repeats=least_repeats), rng=0, n_splits=5)
+    fit = SignalRule.fit(cortex(n_repeats=40, least_repeats=least_repeats), rng=0, n_splits=5)
     assert fit.slope == pytest.approx(SLOPE, abs=0.01)
     assert fit.intercept == pytest.approx(INTERCEPT, abs=0.01)
     assert fit.variance_exponent == pytest.approx(VARIANCE_EXPONENT, abs=0.02)
@@ -68,7 +68,7 @@ def test_a_simulated_rule_is_recovered(least_repeats: int | None) -> None:
 
 def test_few_repeats_flatten_the_rule_as_stated() -> None:
     """By the bias of z-scored correlations: five repeats lose about one eighth of a small correlation."""
-    slopes = [fit_signal_rule(cortex(n_repeats=5, seed=seed), rng=0, n_splits=5).slope for seed in range(3)]
+    slopes = [SignalRule.fit(cortex(n_repeats=5, seed=seed), rng=0, n_splits=5).slope for seed in range(3)]
     assert np.mean(slopes) == pytest.approx(SLOPE * (1 - 1 / 8), abs=0.01)
 
 
@@ -78,14 +78,14 @@ def test_noise_that_does_not_follow_tuning_has_no_slope(kind: str) -> None:
     da = reference.simulate(
         signal=2 * tuning_correlation(30, 0), noise=noise, mean=30.0, n_stimuli=400, n_repeats=10, seed=0
     )
-    fit = fit_signal_rule(da, rng=0, n_splits=5)
+    fit = SignalRule.fit(da, rng=0, n_splits=5)
     mean = reference.correlation(noise)[np.triu_indices(30, 1)].mean()
     assert abs(fit.slope) < 0.06
     assert fit.intercept == pytest.approx(mean, abs=0.02)
 
 
 def test_the_bins_hold_every_pair_once() -> None:
-    fit = fit_signal_rule(cortex(n_repeats=8, n_stimuli=100), rng=0, n_bins=12)
+    fit = SignalRule.fit(cortex(n_repeats=8, n_stimuli=100), rng=0, n_bins=12)
     assert fit.bins.sizes == {"bin": 12}
     assert int(fit.bins.n_pairs.sum()) == 40 * 39 / 2
     x, y, n = (fit.bins[name].values for name in ("signal_correlation", "noise_correlation", "n_pairs"))
@@ -98,12 +98,12 @@ def test_the_bins_hold_every_pair_once() -> None:
 def test_a_seed_means_random_halves() -> None:
     """Of which the exact form, without a seed, is the limit."""
     da = cortex(n_repeats=4, n_stimuli=50)
-    exact, many = fit_signal_rule(da), fit_signal_rule(da, rng=0, n_splits=200)
+    exact, many = SignalRule.fit(da), SignalRule.fit(da, rng=0, n_splits=200)
     assert many.slope == pytest.approx(exact.slope, rel=0.01)
     expected = statistics.signal_correlation(da).values[np.triu_indices(40, 1)]
     noise = statistics.noise_correlation(da).values[np.triu_indices(40, 1)]
     assert exact.slope == pytest.approx(np.polyfit(np.clip(expected, -1, 1), noise, 1)[0])
-    first, second, other = (fit_signal_rule(da, rng=seed) for seed in (0, 0, 1))
+    first, second, other = (SignalRule.fit(da, rng=seed) for seed in (0, 0, 1))
     assert (first.intercept, first.slope) == (second.intercept, second.slope)
     assert first.slope != other.slope
 
@@ -114,7 +114,7 @@ def test_a_seed_means_random_halves() -> None:
 def test_the_noise_follows_the_rule() -> None:
     """Correlations and variances by hand; the rule's matrix is a correlation matrix as it is, so nothing is moved."""
     target = network()
-    noise = onto(rule(), target, method="signal_rule", rng=0)
+    noise = rule().onto(target)
     expected = INTERCEPT + SLOPE * np.corrcoef(target.values[:, 0].T)
     np.fill_diagonal(expected, 1)
     assert np.linalg.eigvalsh(expected)[0] > 0.1
@@ -126,7 +126,7 @@ def test_the_noise_follows_the_rule() -> None:
 
 def test_a_steep_rule_is_projected_to_the_nearest_correlation() -> None:
     target = network(n_stimuli=12)
-    noise = onto(rule(0.3, 0.9), target, method="signal_rule", rng=0)
+    noise = rule(0.3, 0.9).onto(target)
     wanted = np.clip(0.3 + 0.9 * np.corrcoef(target.values[:, 0].T), -1, 1)
     np.fill_diagonal(wanted, 1)
     assert np.linalg.eigvalsh(wanted)[0] < -0.05
@@ -136,7 +136,7 @@ def test_a_steep_rule_is_projected_to_the_nearest_correlation() -> None:
 def test_from_cortex_to_another_recording() -> None:
     """Target noise put there by a source's rule is the target's own, where both follow one rule."""
     source, target = (cortex(n_repeats=30, seed=seed, n_stimuli=600) for seed in (0, 1))
-    noise = onto(source, target, method="signal_rule", rng=0)
+    noise = SignalRule.between(source, target, rng=0)
     truth = INTERCEPT + SLOPE * tuning_correlation(40, 1)
     np.fill_diagonal(truth, 1)
     assert np.abs(correlation_of(noise) - truth).max() < 0.06
@@ -148,7 +148,7 @@ def test_units_that_do_not_vary_have_no_signal_correlation() -> None:
     target = network()
     target.values[..., 3] = 0.7
     target.values[..., 8] = 0
-    noise = onto(rule(), target, method="signal_rule", rng=0)
+    noise = rule().onto(target)
     correlation = correlation_of(noise)
     for unit in (3, 8):
         np.testing.assert_allclose(np.delete(correlation[unit], unit), INTERCEPT, atol=1e-5)
@@ -161,7 +161,7 @@ def test_signal_correlations_beyond_1_count_as_1() -> None:
     noisy = xr.concat([quiet] * 3, "repeat").transpose(*quiet.dims)
     noisy = noisy + np.random.default_rng(0).normal(size=noisy.shape)
     assert np.nanmax(np.abs(statistics.signal_correlation(noisy).values)) > 1.01
-    steep = onto(rule(intercept=0.0, slope=0.1), noisy, method="signal_rule", rng=0)
+    steep = rule(intercept=0.0, slope=0.1).onto(noisy)
     between = correlation_of(steep)[~np.eye(10, dtype=bool)]
     assert np.abs(between).max() == pytest.approx(0.1, abs=1e-6)
 
@@ -169,13 +169,13 @@ def test_signal_correlations_beyond_1_count_as_1() -> None:
 def test_the_unit_of_activations_does_not_matter() -> None:
     target = network()
     target.values[..., 8] = 0
-    first, second = (onto(rule(), scale * target, method="signal_rule", rng=0) for scale in (1, 1e-4))
+    first, second = (rule().onto(scale * target) for scale in (1, 1e-4))
     torch.testing.assert_close(first.matrix, second.matrix)
 
 
 def test_a_target_of_float32_is_as_good() -> None:
     target = network()
-    first, second = (onto(rule(), da, method="signal_rule", rng=0) for da in (target, target.astype(np.float32)))
+    first, second = (rule().onto(da) for da in (target, target.astype(np.float32)))
     assert (first.dtype, second.dtype) == (torch.float64, torch.float32)
     torch.testing.assert_close(first.matrix.float(), second.matrix, rtol=1e-4, atol=1e-5)
 
@@ -259,21 +259,18 @@ def without_tuning() -> xr.DataArray:
 )
 def test_sources_without_a_rule(source: xr.DataArray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fit_signal_rule(source, rng=0)
+        SignalRule.fit(source, rng=0)
 
 
 def test_bad_targets() -> None:
-    methods = "'spectrum', 'readout', 'signal_rule', 'assignment', 'gain'"
-    with pytest.raises(ValueError, match=f"expected method {methods}, got 'matched'"):
-        onto(rule(), network(), method="matched", rng=0)
     with pytest.raises(ValueError, match="expected responses of the target other than 0, got none from 30 units"):
-        onto(rule(), network() * 0, method="signal_rule", rng=0)
+        rule().onto(network() * 0)
     with pytest.raises(
         ValueError, match="expected at least 3 stimuli of the target for its signal correlations, got 2"
     ):
-        onto(rule(), network(n_stimuli=2), method="signal_rule", rng=0)
+        rule().onto(network(n_stimuli=2))
     with pytest.raises(ValueError, match="expected dims"):
-        onto(rule(), network().rename(unit="neuroid"), method="signal_rule", rng=0)
+        rule().onto(network().rename(unit="neuroid"))
 
 
 def test_a_target_with_room_for_repeats_but_none() -> None:
@@ -281,7 +278,7 @@ def test_a_target_with_room_for_repeats_but_none() -> None:
     values = np.full((20, 2, 5), np.nan)
     values[:10, 0], values[10:, 1] = np.random.default_rng(0).normal(size=(2, 10, 5))
     with pytest.raises(ValueError, match="expected at least 2 repeats of some stimulus, got at most 1"):
-        onto(rule(), reference.responses(values), method="signal_rule", rng=0)
+        rule().onto(reference.responses(values))
 
 
 def test_out_of_memory_is_foreseen() -> None:
@@ -289,52 +286,4 @@ def test_out_of_memory_is_foreseen() -> None:
     with pytest.raises(
         ValueError, match=r"got 300000 units: 4320.0 GB of .* GB free on cpu; a LowRankPlusDiagonal of rank"
     ):
-        onto(rule(), target, method="signal_rule", rng=0)
-
-
-# Every method
-
-OPTIONS: dict[str, dict] = {
-    "spectrum": {"axes": "signal"},
-    "readout": {"regression": "ridge", "least_goodness": 0.001},
-    "signal_rule": {},
-    "assignment": {"n_factors": 1},
-    "gain": {},
-}
-
-
-def counts() -> xr.DataArray:
-    """Poisson counts whose means are seen in the target, too."""
-    rng = np.random.default_rng(0)
-    rate = np.exp(network().values[:, :, :8] * 0.3 + 1)
-    return reference.responses(rng.poisson(rate, size=(60, 12, 8)).astype(float), units="spike count")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_from_responses_and_from_what_was_fitted_to_them(method: str) -> None:
-    source, target = counts(), network().astype(np.float32)
-    first, second = (onto(source, target, method=method, rng=0, **OPTIONS[method]) for _ in range(2))
-    assert first.n == 30 and first.dtype == torch.float32 and first.trace() > 0
-    assert torch.equal(first.to_dense(), second.to_dense())
-    how = METHODS[method]
-    place = {"axes": "signal"} if method == "spectrum" else {}
-    fit = {name: value for name, value in OPTIONS[method].items() if name not in place}
-    if how.paired:
-        fit["rng"] = np.random.default_rng(0)
-    value = how.fit(*((source, target) if how.paired else (source,)), **fit)
-    assert isinstance(value, how.value)
-    assert torch.equal(onto(value, target, method=method, rng=0, **place).to_dense(), first.to_dense())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_options_and_values_of_another_method(method: str) -> None:
-    with pytest.raises(ValueError, match=f"expected options that method '{method}' has here .*, got n_bands, levels"):
-        onto(counts(), network(), method=method, rng=0, **OPTIONS[method], n_bands=3, levels=2)
-    other = {} if method == "signal_rule" else {"source": rule()}
-    with pytest.raises(ValueError, match=f"expected responses or a {METHODS[method].value.__name__} for method"):
-        onto(other.get("source", "V4"), network(), method=method, rng=0, **OPTIONS[method])
-
-
-def test_a_fitted_value_has_had_its_options() -> None:
-    with pytest.raises(ValueError, match=r"expected options that method 'signal_rule' has here \(none\), got n_bins"):
-        onto(rule(), network(), method="signal_rule", rng=0, n_bins=3)
+        rule().onto(target)
