@@ -41,7 +41,7 @@ class Spectrum(TransplantMethod):
     >>> from neurovar import statistics
     >>> network = statistics.population(n_stimuli=50, n_repeats=1, n_units=3, rng=1)
     >>> Spectrum(np.array([3.0, 2.0, 1.0])).onto(network, axes="signal").spectrum().numpy().round(4)
-    array([3., 2., 1.], dtype=float32)
+    array([3., 2., 1.])
     """
 
     name: ClassVar[str] = "spectrum"
