@@ -19,6 +19,7 @@ from .activations._iterating import iterate as iterate
 from .activations._listing import layers as layers
 from .activations._recording import record as record
 from .activations._streaming import stream as stream
+from .activations._units import Layer as Layer
 from .injection._context import inject as inject
 from .injection._module import NoisyModule as NoisyModule
 from .modifications._base import SEVERITIES as SEVERITIES

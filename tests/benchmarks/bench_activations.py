@@ -23,7 +23,7 @@ MEASURE = """
 import json, resource, sys, tempfile, time
 import torch
 from torch import nn
-from neurovar.networks import stream
+from neurovar.networks import Layer, stream
 import dask.array, zarr  # which streaming loads when it needs them
 
 def block():
@@ -46,7 +46,7 @@ with torch.no_grad():
 kept, before, start = [], peak(), time.perf_counter()
 if way == "stream":
     with tempfile.TemporaryDirectory(dir=sys.argv[4]) as folder:
-        stream(model, loader(), f"{folder}/a.zarr", layers=["4"], rng=0, **options)
+        stream(model, loader(), f"{folder}/a.zarr", layers=[Layer("4", **options)], rng=0)
         seconds = time.perf_counter() - start
 else:
     hook = model[4].register_forward_hook(lambda *args: kept.append(args[2].clone()) if way == "keep" else None)

@@ -117,9 +117,8 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
         recorded = networks.record(
             networks.efficientnet_lite0(),
             images,
-            layers=LAYERS,
+            layers=[networks.Layer(name, max_units=4 * N_UNITS) for name in LAYERS],
             modifications=shown,
-            max_units=4 * N_UNITS,
             rng=seed,
             advance=advance,
         )

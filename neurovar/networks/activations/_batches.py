@@ -28,11 +28,20 @@ def batches(images: xr.DataArray, *, batch_size: int = 64) -> Iterator[dict[str,
 
     Parameters
     ----------
-    images : DataArray (stimulus, channel, row, column), values as the network takes them, with stimulus ids.
+    images : xarray.DataArray
+        (stimulus, channel, row, column), values as the network takes them, with stimulus ids.
+    batch_size : int, optional
+        Images in a batch.
+
+    Returns
+    -------
+    iterator of dict
+        "image" is a float32 tensor (stimulus, channel, row, column); the others are arrays (stimulus,).
 
     Raises
     ------
-    ValueError : for images of another form, or a batch size below 1.
+    ValueError
+        For images of another form, or a batch size below 1.
 
     Examples
     --------

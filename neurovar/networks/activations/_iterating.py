@@ -1,6 +1,6 @@
 """Activations batch by batch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +8,26 @@ from torch import Tensor, nn
 
 from neurovar.networks.activations._batches import read
 from neurovar.networks.activations._passes import Modifications, Passes
-from neurovar.networks.activations._units import Units
+from neurovar.networks.activations._units import Layer, Units
 
 
 class Batch(NamedTuple):
-    """What `iterate` gives of a batch: ids (n,), labels name → (n,), and layer → (n, repeat, unit)."""
+    """The activations of one batch, as `iterate` gives them.
+
+    Parameters
+    ----------
+    stimulus : numpy.ndarray
+        Ids (n,).
+    labels : dict of str to numpy.ndarray
+        What else the loader says of each stimulus, name → (n,).
+    activations : dict of str to torch.Tensor
+        Layer → (n, repeat, unit).
+
+    Examples
+    --------
+    >>> Batch(np.arange(2), {}, {})._fields
+    ('stimulus', 'labels', 'activations')
+    """
 
     stimulus: np.ndarray
     labels: dict[str, np.ndarray]
@@ -23,13 +38,10 @@ def iterate(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    layers: Sequence[str],
+    layers: Sequence[str | Layer],
     rng: np.random.Generator | int,
     n_repeats: int = 1,
     modifications: Modifications | None = None,
-    pool_space: bool = False,
-    max_units: int | None = None,
-    axes: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Batch]:
     """Activations of named layers, batch by batch, so that neither inputs nor activations are ever all in memory.
 
@@ -41,29 +53,33 @@ def iterate(
 
     Parameters
     ----------
-    model : any module that takes a batch of inputs; they are moved to its device.
-    loader : any iterable of batches, such as a DataLoader. A batch is a tensor (stimulus, …), a pair of it and labels,
-        or a mapping: the tensor as "image" (or "images", "inputs", "pixel_values"), ids as "stimulus", and anything
-        else that has a number or a text for each stimulus. Ids are 0, 1, 2 … where it gives none.
-    layers : names as in `model.named_modules()`; `layers` lists them.
-    n_repeats : passes over every batch (over every modification, if there are any).
-    modifications : name → function of (inputs, generator); each makes a repeat. They may use the network and its
-        gradients, as attacks do.
-    pool_space : mean over all axes of a layer but the channel.
-    max_units : keep this many units of each layer (after pooling), drawn at random without replacement.
-    axes : names of a layer's axes after the batch ("channel", "row", "column", "token"), where they are not the usual:
-        (channel, row, column), (token, channel) or (channel). Layers with the channel last, as in Swin transformers,
-        are ("row", "column", "channel"); of a one-dimensional convolution ("channel", "column").
+    model : torch.nn.Module
+        Any module that takes a batch of inputs; they are moved to its device.
+    loader : iterable
+        Batches, such as a DataLoader gives. A batch is a tensor (stimulus, …), a pair of it and labels, or a mapping:
+        the tensor as "image" (or "images", "inputs", "pixel_values"), ids as "stimulus", and anything else that has a
+        number or a text for each stimulus. Ids are 0, 1, 2 … where it gives none.
+    layers : sequence of str or Layer
+        Names as in `model.named_modules()`, which `layers` lists; a `Layer` says which units to keep of one.
+    rng : numpy.random.Generator or int
+        Seeds the repeats and draws the units that are kept.
+    n_repeats : int, optional
+        Passes over every batch (over every modification, if there are any).
+    modifications : sequence of Modification, or mapping of str to callable, optional
+        Each makes a repeat, labelled by its `label` or name: values such as `MotionBlur(3)`, or functions
+        (images, generator=…) → images. They may use the network and its gradients, as attacks do.
 
     Yields
     ------
-    Batch : activations as float32 (float64 of layers that give it), on the network's device, without gradients
+    Batch
+        Activations as float32 (float64 of layers that give it), on the network's device, without gradients.
 
     Raises
     ------
-    ValueError : for an unknown layer (listing the near ones), no layers or one named twice, no batches, batches of
-        changing form, ids that come twice, a layer that fires not once, gives no floating tensor, not a row for each
-        stimulus, or values that are not finite, or several repeats of a deterministic network.
+    ValueError
+        For an unknown layer (listing the near ones), no layers or one named twice, no batches, batches of changing
+        form, ids that come twice, a layer that fires not once, gives no floating tensor, not a row for each stimulus,
+        or values that are not finite, or several repeats of a deterministic network.
 
     Examples
     --------
@@ -74,8 +90,7 @@ def iterate(
     [torch.Size([8, 5, 3]), torch.Size([8, 5, 3])]
     """
     rng = np.random.default_rng(rng)
-    units = Units(max_units, unit_rng(rng), pool_space=pool_space, axes=axes)
-    passes = Passes(model, layers, units, modifications, n_repeats, rng)
+    passes = Passes(model, Units(layers, unit_rng(rng)), modifications, n_repeats, rng)
     return (Batch(shown.stimulus, shown.labels, passes.run_all(shown.inputs)) for shown in read(loader))
 
 

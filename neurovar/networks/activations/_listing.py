@@ -20,17 +20,22 @@ def layers(model: nn.Module, example: Tensor | Sequence[int]) -> pd.DataFrame:
 
     Parameters
     ----------
-    example : a batch of inputs, or the shape of one input without the batch, such as (3, 224, 224), for zeros.
+    model : torch.nn.Module
+        Any network; it is left as it was.
+    example : torch.Tensor or sequence of int
+        A batch of inputs, or the shape of one input without the batch, such as (3, 224, 224), for zeros.
 
     Returns
     -------
-    DataFrame with a row a layer: `layer` (its name), `type`, `shape` (of its output for one stimulus; None where there
-    is none), `units`, `fires` (times in a forward pass) and `note`: empty where it can be recorded, else why not and
-    what to name instead
+    pandas.DataFrame
+        A row a layer: `layer` (its name), `type`, `shape` (of its output for one stimulus; None where there is none),
+        `units`, `fires` (times in a forward pass) and `note`: empty where it can be recorded, else why not and what to
+        name instead.
 
     Raises
     ------
-    ValueError : if the network does not take such an input.
+    ValueError
+        If the network does not take such an input.
 
     Examples
     --------

@@ -23,7 +23,6 @@ class Passes:
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[str],
         units: Units,
         modifications: Modifications | None,
         n_repeats: int,
@@ -31,10 +30,8 @@ class Passes:
     ) -> None:
         if n_repeats < 1:
             raise ValueError(f"expected at least 1 repeat, got {n_repeats}")
-        if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
-            raise ValueError(f"expected at least one layer, and each once, got {layers!r}")
-        find_layers(model, layers)
-        self.model, self.layers, self.units = model, list(layers), units
+        self.model, self.layers, self.units = model, list(units.layers), units
+        find_layers(model, self.layers)
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.named = named(modifications or {"none": _unmodified})
         self.labels = [name for name in self.named for _ in range(n_repeats)]

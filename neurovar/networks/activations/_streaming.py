@@ -20,7 +20,7 @@ from neurovar import responses
 from neurovar.networks.activations._batches import Shown, read
 from neurovar.networks.activations._iterating import unit_rng
 from neurovar.networks.activations._passes import Modifications, Passes, joined, origin
-from neurovar.networks.activations._units import Units
+from neurovar.networks.activations._units import Layer, Units
 from neurovar.responses import DIMS
 
 
@@ -29,14 +29,10 @@ def stream(
     loader: Iterable[Any],
     path: str | os.PathLike[str],
     *,
-    layers: Sequence[str],
+    layers: Sequence[str | Layer],
     rng: int,
     n_repeats: int = 1,
     modifications: Modifications | None = None,
-    pool_space: bool = False,
-    max_units: int | None = None,
-    axes: Mapping[str, Sequence[str]] | None = None,
-    repeats_from: str | None = None,
     generator: torch.Generator | None = None,
     chunk_bytes: int = responses.CHUNK_BYTES,
     advance: Callable[[int], object] | None = None,
@@ -47,30 +43,49 @@ def stream(
     is whole (see `responses.grow`). Run again after a kill, with the same loader and settings, it reads the batches
     that are done without showing them to the network, goes on with the next, and gives the same store, bit by bit, as
     far as the network itself gives the same numbers twice. A store that was begun with another network (architecture,
-    mode, weights), other settings or other inputs is refused. What a modification or a hook does cannot be seen: that
-    it is the same is for the caller to say.
+    mode, weights), other settings or other inputs is refused. Of a modification that is a function, and of a hook, only
+    the name can be seen: that it does the same is for the caller to say.
 
     Parameters
     ----------
-    model, loader, layers, n_repeats, modifications, pool_space, max_units, axes : as for `iterate`; labels of a batch
-        become coordinates of `stimulus`.
-    path : of the folder to write, where nothing is yet.
-    rng : an integer seed.
-    repeats_from : as for `record`.
-    generator : what injected noise draws from (`networks.inject`), if there is any: its state is kept with the store,
-        so that a run that goes on draws what comes next.
-    chunk_bytes : as for `responses.save`; up to a chunk of activations is computed anew after a kill.
-    advance : called with the number of stimuli done, also of those that an earlier run did.
+    model : torch.nn.Module
+        Any module that takes a batch of inputs; they are moved to its device.
+    loader : iterable
+        Batches in the same order every time. A batch is a tensor (stimulus, …), a pair of it and labels, or a mapping:
+        the tensor as "image" (or "images", "inputs", "pixel_values"), ids as "stimulus", and anything else that has a
+        number or a text for each stimulus, which become coordinates of `stimulus`.
+    path : str or os.PathLike
+        The folder to write, where nothing is yet.
+    layers : sequence of str or Layer
+        Names as in `model.named_modules()`, which `layers` lists; a `Layer` says which units to keep of one.
+    rng : int
+        Seeds the repeats and draws the units that are kept.
+    n_repeats : int, optional
+        Passes over every batch (over every modification, if there are any).
+    modifications : sequence of Modification, or mapping of str to callable, optional
+        Each makes a repeat, labelled by its `label` or name: values such as `MotionBlur(3)`, or functions
+        (images, generator=…) → images. They may use the network and its gradients, as attacks do.
+    generator : torch.Generator, optional
+        What injected noise draws from (`inject`), if there is any: its state is kept with the store, so that a run that
+        goes on draws what comes next.
+    chunk_bytes : int, optional
+        Size of a chunk of the store, as `responses.grow` takes it; up to a chunk of activations is computed anew after
+        a kill.
+    advance : callable, optional
+        Called with the number of stimuli done, also of those that an earlier run did.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), as `responses.open_zarr` gives it, labelled as by `record`
+    xarray.DataArray
+        (stimulus, repeat, unit), as `responses.open_zarr` gives it, labelled as by `record`.
 
     Raises
     ------
-    ValueError : as for `iterate` and `responses.grow`; for inputs that are not those with which the store was begun;
-        for a network with injected noise and no `generator`.
-    OSError : if the disk is full; what is there can be gone on with.
+    ValueError
+        For what `iterate` refuses; a store that is whole already or was begun with other settings; inputs that are not
+        those with which it was begun; a network with injected noise and no `generator`.
+    OSError
+        If the disk is full; a run can go on from what is there.
 
     Examples
     --------
@@ -85,18 +100,16 @@ def stream(
     if not isinstance(rng, Integral):
         raise ValueError(f"expected rng to be an integer, so that a run can be repeated, got {type(rng).__name__}")
     seeded = np.random.default_rng(int(rng))
-    units = Units(max_units, unit_rng(seeded), pool_space=pool_space, axes=axes)
-    passes = Passes(model, layers, units, modifications, n_repeats, seeded)
+    passes = Passes(model, Units(layers, unit_rng(seeded)), modifications, n_repeats, seeded)
     attrs = {
         "units": "activation",
         "source": type(model).__name__,
-        "repeats_from": repeats_from or origin(model, modifications, n_repeats),
+        "repeats_from": origin(model, modifications, n_repeats),
     }
     if generator is None and "injected noise" in origin(model, None, 2):
         raise ValueError("expected the generator that the injected noise draws from, got none: its state is to be kept")
     noise_seed = generator.initial_seed() if generator else None
-    options = {"rng": int(rng), "max_units": max_units, "pool_space": pool_space, "axes": axes, "noise": noise_seed}
-    settings = _settings(model, passes) | options
+    settings = _settings(model, passes) | {"rng": int(rng), "noise": noise_seed}
     with responses.grow(path, settings=settings | attrs, chunk_bytes=chunk_bytes) as store:
         stimuli = _Stimuli()
         _write(store, passes, stimuli, read(loader), generator, attrs, advance)
@@ -202,7 +215,7 @@ def _settings(model: nn.Module, passes: Passes) -> dict[str, Any]:
         "weights": _digest(_weights(model)),
         "device": passes.device.type,
         "torch": torch.__version__,
-        "layers": passes.layers,
+        "layers": [str(layer) for layer in passes.units.layers.values()],
         "modifications": passes.labels,
     }
 

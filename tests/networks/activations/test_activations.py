@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neurovar import responses
 from neurovar.covariance import Dense
-from neurovar.networks import Brightness, GaussianNoise, Modification, inject, record
+from neurovar.networks import Brightness, GaussianNoise, Layer, Modification, inject, record
 from neurovar.robustness import fgm
 
 
@@ -78,27 +78,26 @@ def test_the_axes_of_a_layer_can_be_named() -> None:
     """Channels last, as in Swin transformers, and a one-dimensional convolution."""
     shown = images(channels=2)
     model = nn.Sequential(Returns(lambda x: x.permute(0, 2, 3, 1)), Returns(lambda x: x.permute(0, 3, 1, 2).flatten(2)))
-    axes = {"0": ("row", "column", "channel"), "1": ["channel", "column"]}
-    recorded = record(model, shown, layers=["0", "1"], axes=axes, rng=0).isel(repeat=0)
+    named = [Layer("0", axes=("row", "column", "channel")), Layer("1", axes=["channel", "column"])]
+    recorded = record(model, shown, layers=named, rng=0).isel(repeat=0)
     for unit in recorded.transpose("unit", "stimulus"):
         channel, row, column = (int(unit[name]) for name in ("channel", "row", "column"))
         if unit["layer"] == "1":
             row, column = divmod(column, SIZE)
         np.testing.assert_array_equal(unit, shown.values[:, channel, row, column])
-    assert axes == {"0": ("row", "column", "channel"), "1": ["channel", "column"]}
 
 
 @pytest.mark.parametrize("names", [("row", "column"), ("channel", "channel", "row"), ("channel", "feature", "row")])
 def test_axes_of_other_names_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected the axes of layer 'conv' to be 'channel' and some of \('row'"):
-        record(network(), images(), layers=["conv"], axes={"conv": names}, rng=0)
+        record(network(), images(), layers=[Layer("conv", axes=names)], rng=0)
 
 
 def test_as_many_axes_are_named_as_there_are() -> None:
     with pytest.raises(
         ValueError, match=r"expected 3 names for the axes \(3, 3, 3\) of layer 'conv', got \('channel',\)"
     ):
-        record(network(), images(), layers=["conv"], axes={"conv": ("channel",)}, rng=0)
+        record(network(), images(), layers=[Layer("conv", axes=("channel",))], rng=0)
 
 
 def test_pooling_over_space_is_the_mean_of_each_channel() -> None:
@@ -106,7 +105,7 @@ def test_pooling_over_space_is_the_mean_of_each_channel() -> None:
     model = nn.Sequential(
         Returns(lambda x: x), Returns(lambda x: x.flatten(2).transpose(1, 2)), Returns(lambda x: x.mean(1))
     )
-    recorded = record(model, shown, layers=["0", "1", "2"], pool_space=True, rng=0).isel(repeat=0)
+    recorded = record(model, shown, layers=[Layer(name, pool_space=True) for name in "012"], rng=0).isel(repeat=0)
     assert recorded["layer"].values.tolist() == list("001122")
     mean = shown.values.astype(float).mean((2, 3))
     np.testing.assert_allclose(recorded[:, :4], np.hstack([mean, mean]), rtol=1e-6)
@@ -118,7 +117,7 @@ def test_pooling_over_space_is_the_mean_of_each_channel() -> None:
 def test_some_of_the_pooled_channels() -> None:
     model, shown = network(), images()
     whole = record(model, shown, layers=["conv"], rng=0).isel(repeat=0).groupby("channel").mean("unit")
-    some = record(model, shown, layers=["conv"], pool_space=True, max_units=2, rng=0).isel(repeat=0)
+    some = record(model, shown, layers=[Layer("conv", max_units=2, pool_space=True)], rng=0).isel(repeat=0)
     assert some.sizes["unit"] == 2
     np.testing.assert_allclose(
         some, whole.sel(channel=some["channel"].values).transpose("stimulus", "channel"), rtol=1e-5
@@ -137,7 +136,7 @@ def test_half_precision_layers_are_pooled_in_float32() -> None:
     shown = images()
     shown.values[:] = 1 + shown.values / 16
     model = Returns(Tensor.bfloat16)
-    recorded = record(nn.Sequential(model), shown, layers=["0"], pool_space=True, rng=0)
+    recorded = record(nn.Sequential(model), shown, layers=[Layer("0", pool_space=True)], rng=0)
     exact = model(torch.tensor(shown.values)).double().mean((2, 3))
     np.testing.assert_allclose(recorded.values[:, 0], exact, rtol=1e-6)
 
@@ -145,7 +144,8 @@ def test_half_precision_layers_are_pooled_in_float32() -> None:
 def test_max_units_keeps_a_reproducible_sample_without_replacement() -> None:
     model, shown = network(), images()
     whole = record(model, shown, layers=["conv", "readout"], rng=0)
-    some = record(model, shown, layers=["conv", "readout"], max_units=10, rng=3)
+    sampled = [Layer("conv", max_units=10), Layer("readout", max_units=10)]
+    some = record(model, shown, layers=sampled, rng=3)
     assert (some["layer"] == "conv").sum() == 10
     assert (some["layer"] == "readout").sum() == 4
     index = ["layer", "channel", "row", "column"]
@@ -154,8 +154,8 @@ def test_max_units_keeps_a_reproducible_sample_without_replacement() -> None:
     for unit in indexed["unit"].values:
         np.testing.assert_array_equal(indexed.sel(unit=unit), whole.sel(unit=unit))
 
-    xr.testing.assert_identical(some, record(model, shown, layers=["conv", "readout"], max_units=10, rng=3))
-    other = record(model, shown, layers=["conv", "readout"], max_units=10, rng=4)
+    xr.testing.assert_identical(some, record(model, shown, layers=sampled, rng=3))
+    other = record(model, shown, layers=sampled, rng=4)
     assert not np.array_equal(some["channel"], other["channel"])
 
 
@@ -164,22 +164,20 @@ def test_all_repeats_keep_the_same_units() -> None:
     recorded = record(
         network(),
         shown,
-        layers=["conv"],
+        layers=[Layer("conv", max_units=5)],
         modifications=dict.fromkeys("ab", same),
-        max_units=5,
         rng=0,
     )
     np.testing.assert_array_equal(recorded.isel(repeat=0), recorded.isel(repeat=1))
 
 
 def test_the_units_kept_do_not_depend_on_the_repeats() -> None:
-    once = record(network(), images(), layers=["conv"], max_units=5, rng=0)
+    once = record(network(), images(), layers=[Layer("conv", max_units=5)], rng=0)
     thrice = record(
         network(),
         images(),
-        layers=["conv"],
+        layers=[Layer("conv", max_units=5)],
         modifications=dict.fromkeys("abc", same),
-        max_units=5,
         rng=0,
     )
     for name in ("channel", "row", "column"):
@@ -214,7 +212,6 @@ def test_the_origin_of_repeats_is_named() -> None:
         noises = {"0": Dense(torch.eye(25))}
         with inject(noisy.train(training), noises, generator=torch.Generator().manual_seed(0)):
             assert origin(noisy) == expected
-    assert origin(noisy, repeats_from="adversarial responses") == "adversarial responses"
 
 
 def test_injected_noise_is_recorded_with_its_covariance() -> None:
@@ -285,7 +282,7 @@ def test_random_modifications_are_drawn_anew_for_every_repeat() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_the_batch_size_changes_nothing(batch_size: int) -> None:
     noisy = {"noisy": GaussianNoise(3)}
-    arguments = {"layers": ["conv", "readout"], "modifications": noisy, "max_units": 6, "rng": 0}
+    arguments = {"layers": [Layer("conv", max_units=6), "readout"], "modifications": noisy, "rng": 0}
     xr.testing.assert_allclose(
         record(network(), images(), batch_size=batch_size, **arguments),
         record(network(), images(), batch_size=5, **arguments),
@@ -318,7 +315,7 @@ def test_network_and_global_randomness_are_left_as_they_were() -> None:
     model = nn.Sequential(network(), nn.Dropout(0.5)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
-    record(model, images(), layers=["1"], n_repeats=2, max_units=2, rng=0)
+    record(model, images(), layers=[Layer("1", max_units=2)], n_repeats=2, rng=0)
     assert torch.equal(torch.get_rng_state(), torch_state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -470,7 +467,7 @@ def test_a_batch_has_at_least_one_image() -> None:
 @pytest.mark.parametrize("max_units", [0, -1])
 def test_at_least_one_unit(max_units: int) -> None:
     with pytest.raises(ValueError, match=f"expected max_units of at least 1, got {max_units}"):
-        record(network(), images(), layers=["conv"], max_units=max_units, rng=0)
+        record(network(), images(), layers=[Layer("conv", max_units=max_units)], rng=0)
 
 
 def test_at_least_one_repeat() -> None:

@@ -11,7 +11,7 @@ from recorded import Branching, Returns, images, n_hooks, network, same
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from neurovar.networks import IMAGE_DIMS, Batch, GaussianNoise, batches, iterate, record
+from neurovar.networks import IMAGE_DIMS, Batch, GaussianNoise, Layer, batches, iterate, record
 
 FLAT = nn.Flatten()
 
@@ -79,7 +79,7 @@ def test_further_entries_become_labels() -> None:
 def test_the_numbers_are_those_of_record_whatever_the_batch_size(batch_size: int) -> None:
     model = network()
     noisy = {"noisy": GaussianNoise(3), "dim": lambda x, generator: x / 2}
-    options = {"layers": ["readout", "conv"], "modifications": noisy, "n_repeats": 2, "max_units": 6, "rng": 3}
+    options = {"layers": ["readout", Layer("conv", max_units=6)], "modifications": noisy, "n_repeats": 2, "rng": 3}
     expected = record(model, images(), batch_size=4, **options)
     found = gathered(batches(images(), batch_size=batch_size), model, **options)
     got = np.concatenate([joined(found, "readout"), joined(found, "conv")], axis=2)
@@ -235,7 +235,7 @@ def test_images_in_dask_are_computed_batch_by_batch() -> None:
 @pytest.mark.gpu
 def test_on_a_gpu_activations_stay_there() -> None:
     model = nn.Sequential(network(), nn.Dropout(0.5)).cuda().train()
-    (batch,) = gathered([inputs()], model, layers=["0.conv", "1"], n_repeats=2, max_units=5)
+    (batch,) = gathered([inputs()], model, layers=[Layer("0.conv", max_units=5), "1"], n_repeats=2)
     assert all(activations.is_cuda for activations in batch.activations.values())
     cpu = network().conv(inputs())
     whole = gathered([inputs()], model, layers=["0.conv"])[0].activations["0.conv"][:, 0].cpu()

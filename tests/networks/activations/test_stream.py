@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neurovar import responses
 from neurovar.covariance import Diagonal
-from neurovar.networks import GaussianNoise, batches, inject, record, stream
+from neurovar.networks import GaussianNoise, Layer, batches, inject, record, stream
 
 N = 23
 NOISY = {"noisy": GaussianNoise(3), "dim": lambda x, generator: x / 2}
@@ -33,9 +33,13 @@ def loader(size: int = 4, n: int = N) -> Iterator[Any]:
     return batches(shown, batch_size=size)
 
 
+class Attacked(GaussianNoise):
+    repeats_from = "adversarial responses"
+
+
 def streamed(path: Path, model: nn.Module | None = None, **options: Any) -> xr.DataArray:
-    defaults: dict[str, Any] = {"layers": ["1", "0.conv"], "rng": 0, "n_repeats": 2, "modifications": NOISY}
-    defaults |= {"max_units": 5, "chunk_bytes": 3 * 4 * 9 * 4}
+    defaults: dict[str, Any] = {"layers": [Layer("1", max_units=5), Layer("0.conv", max_units=5)], "rng": 0}
+    defaults |= {"n_repeats": 2, "modifications": NOISY, "chunk_bytes": 3 * 4 * 9 * 4}
     source = options.pop("source", None)
     return stream(model or stochastic(), loader() if source is None else source, path, **(defaults | options))
 
@@ -59,7 +63,7 @@ def tree(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_the_store_holds_what_record_gives(tmp_path: Path, size: int) -> None:
-    options = {"layers": ["readout", "conv"], "rng": 0, "n_repeats": 2, "modifications": NOISY, "max_units": 6}
+    options = {"layers": ["readout", Layer("conv", max_units=6)], "rng": 0, "n_repeats": 2, "modifications": NOISY}
     opened = stream(network(), loader(size), tmp_path / "a.zarr", chunk_bytes=1000, **options)
     expected = record(network(), images(N), **options)
     responses.validate(opened)
@@ -67,12 +71,15 @@ def test_the_store_holds_what_record_gives(tmp_path: Path, size: int) -> None:
     assert opened["label"].values.tolist() == [i % 3 for i in range(N)]
     xr.testing.assert_allclose(opened.drop_vars("label").compute(), expected, atol=1e-5)
     assert {name: opened.attrs[name] for name in expected.attrs} == expected.attrs
-    assert json.loads(opened.attrs["settings"])["layers"] == ["readout", "conv"]
+    assert json.loads(opened.attrs["settings"])["layers"] == [
+        "Layer(name='readout')",
+        "Layer(name='conv', max_units=6)",
+    ]
     xr.testing.assert_identical(opened, responses.open_zarr(tmp_path / "a.zarr"))
 
 
 def test_pooled_and_named_axes(tmp_path: Path) -> None:
-    options = {"layers": ["0"], "rng": 0, "pool_space": True, "axes": {"0": ("row", "column", "channel")}}
+    options = {"layers": [Layer("0", pool_space=True, axes=("row", "column", "channel"))], "rng": 0}
     opened = stream(nn.Sequential(Returns(lambda x: x.permute(0, 2, 3, 1))), loader(), tmp_path / "a.zarr", **options)
     np.testing.assert_allclose(opened[:, 0], images(N).mean(("row", "column")), rtol=1e-6)
 
@@ -174,20 +181,17 @@ OTHER: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "buffers": (lambda: {"model": other_buffers()}, r"got weights '\w{16}' instead of"),
     "architecture": (lambda: {"model": other_architecture()}, "got architecture '.*' instead of '.*'; give"),
     "mode": (lambda: {"model": stochastic().eval()}, "got mode 'eval' instead of 'training'; give"),
-    "layers": (lambda: {"layers": ["1"]}, r"got layers \['1'\] instead of \['1', '0.conv'\]; give"),
-    "order": (lambda: {"layers": ["0.conv", "1"]}, r"got layers \['0.conv', '1'\] instead of"),
+    "layers": (lambda: {"layers": ["1"]}, r"""got layers \["Layer\(name='1'\)"\] instead of .*max_units=5"""),
+    "order": (lambda: {"layers": ["0.conv", "1"]}, r"""got layers \["Layer\(name='0.conv'\)", .* instead of"""),
     "seed": (lambda: {"rng": 1}, "got rng 1 instead of 0; give"),
-    "units": (lambda: {"max_units": 4}, "got max_units 4 instead of 5; give"),
-    "pooled": (lambda: {"pool_space": True}, "got pool_space True instead of False; give"),
-    "axes": (lambda: {"axes": {"1": ("channel",)}}, r"got axes {'1': \['channel'\]} instead of None; give"),
     "repeats": (lambda: {"n_repeats": 1}, r"got modifications \['noisy', 'dim'\] instead of"),
     "modifications": (
         lambda: {"modifications": {"a": NOISY["dim"], "b": NOISY["dim"]}},
         r"got modifications \['a', 'a'",
     ),
     "meaning": (
-        lambda: {"repeats_from": "corruptions"},
-        "got repeats_from 'corruptions' instead of 'modifications'; g",
+        lambda: {"modifications": {"noisy": Attacked(3), "dim": NOISY["dim"]}},
+        "got repeats_from 'adversarial responses and modifications' instead of 'modifications'; g",
     ),
     "chunks": (lambda: {"chunk_bytes": 500}, "got chunk_bytes 500 instead of 432; give"),
     "batches": (

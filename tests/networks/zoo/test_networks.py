@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from neurovar import networks
-from neurovar.networks import iterate, layers, small_network
+from neurovar.networks import Layer, iterate, layers, small_network
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_tokens_of_a_vision_transformer_are_recorded(torchvision: Any) -> No
     listed = layers(network, (3, 224, 224)).set_index("layer")
     assert listed.loc["encoder.ln", "shape"] == (50, 768)
     assert listed.loc["encoder.layers.encoder_layer_0.self_attention", "note"].startswith("gives tuple")
-    (batch,) = iterate(network, [torch.zeros(2, 3, 224, 224)], layers=["encoder.ln"], pool_space=True, rng=0)
+    (batch,) = iterate(network, [torch.zeros(2, 3, 224, 224)], layers=[Layer("encoder.ln", pool_space=True)], rng=0)
     assert batch.activations["encoder.ln"].shape == (2, 1, 768)
 
 
