@@ -66,6 +66,7 @@ class Needs:
     def check(self, responses: xr.DataArray) -> xr.DataArray:
         """The responses, half precision as float32; a ValueError says what is missing, in a fixed order."""
         validate(responses, min_repeats=self.repeats)
+        # Before anything is estimated: in half precision a sum of 2048 ones and more stays at 2048.
         responses = promoted(responses)
         repeated = int((repeat_counts(responses) >= self.repeats).sum())
         if repeated < self.stimuli:
@@ -122,6 +123,7 @@ def estimator(
         def whole(responses: xr.DataArray, *, by: str | None = None, **options: Any) -> Any:
             if by is not None:
                 validate_form(responses, DIMS)
+                # Each group is checked for itself: what one of them lacks is named with the group.
                 result = grouped(lambda group: whole(group, **options), responses, by)
             else:
                 # typed for the caller: what stands here is the estimate's own first parameter and its options
@@ -176,6 +178,7 @@ def _require_counts(responses: xr.DataArray) -> None:
         # arithmetic on responses may drop attributes, so that it is no longer known whether they are counts
         remedy = "; if they are counts, set attrs['units'] again" if units is None else ""
         raise ValueError(f"expected counts, attrs['units'] = 'spike count', got {units!r}{remedy}")
+    # NaN is neither below 0 nor broken: absent trials pass both tests.
     values = responses.values
     if (values < 0).any():
         raise ValueError(f"expected spike counts, got negative values (smallest {np.nanmin(values):g})")

@@ -44,6 +44,7 @@ def grouped(estimate: Callable[[xr.DataArray], Any], responses: xr.DataArray, by
         # Positions align the groups' units with one another, whatever their coordinates are: these are put back below.
         labels = {name: positions for name in ("unit", "other_unit") if dim == "unit" and name in result.dims}
         results.append(result.assign_coords(labels))
+    # Attributes that differ between groups (degrees of freedom) say nothing of the whole: they are dropped.
     together = xr.concat(results, dim=by, join="outer", combine_attrs="drop_conflicts")
     together = together.drop_vars(["unit", "other_unit"], errors="ignore").assign_coords({by: groups})
     return labelled(together, responses.drop_vars(by), dims=("unit",))

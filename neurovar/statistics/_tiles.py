@@ -31,6 +31,7 @@ def tiled(values: da.Array, block: Block, finish: Callable[..., np.ndarray], dia
         for j, second in enumerate(parts[i:], start=i):
             # in a partial: dask would compute arguments as a whole, and a tile is to read chunk by chunk
             make = partial(_tile, first, second, block, finish, diagonal if i == j else as_it_is)
+            # pure=False: dask would name a pure task by a hash of its arrays, and read them for it.
             tile = da.from_delayed(delayed(make, pure=False)(), (first.shape[2], second.shape[2]), _dtype(values))
             grid[i][j], grid[j][i] = tile, tile if i == j else tile.T
     return da.block(grid)
@@ -39,6 +40,7 @@ def tiled(values: da.Array, block: Block, finish: Callable[..., np.ndarray], dia
 def _edges(n_units: int) -> np.ndarray:
     """Where tiles begin and end: the fewest groups of units, of nearly equal size, whose tiles are not too large."""
     n_groups = max(1, int(np.ceil(n_units / TILE**0.5)))
+    # Equal sizes: a small last tile would read as many chunks as a large one does.
     return np.linspace(0, n_units, n_groups + 1).round().astype(int)
 
 
@@ -54,7 +56,9 @@ def _tile(first: da.Array, second: da.Array, block: Block, finish: Callable, las
     sums: Sums = ()
     for number in range(first.numblocks[0]):
         lazy = [first.blocks[number]] if second is first else [first.blocks[number], second.blocks[number]]
+        # This runs in one of dask's workers already, whose threads other tiles use.
         chunks = compute(*lazy, scheduler="synchronous")
+        # On the diagonal both are the same chunk, read once; `block` may see that by identity.
         added = block(chunks[0], chunks[-1])
         sums = tuple(total + more for total, more in zip(sums, added)) if sums else added
     return last(finish(*sums))

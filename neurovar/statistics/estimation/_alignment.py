@@ -93,7 +93,7 @@ def noise_in_signal_kernel(values: Any, n_dims: int, n_splits: int, rng: np.rand
     for _ in range(n_splits):
         first, second = _halves(values, rng)
         axes = _leading_axes(_signal_covariance(first), n_dims), _leading_axes(first.noise.T @ first.noise, n_dims)
-        total += [_fraction(second.noise, each) for each in axes]
+        total += [_fraction(second.noise, span) for span in axes]
     fraction, maximum = (total / n_splits).tolist()
     return fraction, maximum
 
@@ -158,6 +158,7 @@ def principal_angles(
         raise ValueError(f"expected n_noise from 1 to {n_units - 1} ({n_units} units), got {n_noise}")
     rng = np.random.default_rng(rng)
     angle = principal_angles_kernel(responses.values, n_signal, n_noise, n_splits, rng)
+    # Gaussian columns span a direction that is uniform over all of them.
     spans = [[rng.standard_normal((n_units, n)) for n in (n_signal, n_noise)] for _ in range(n_splits)]
     chance = np.mean([_angles(*pair) for pair in spans], axis=0)
     return xr.Dataset(
@@ -275,9 +276,11 @@ def _require(responses: xr.DataArray, n_splits: int, *, n_classes: int | None = 
     n_units = responses.sizes["unit"]
     n_repeats = repeat_counts(responses).values
     n_few = int(((n_repeats > 1) & (n_repeats < SPLIT_WITHIN)).sum())
+    # Stimuli with four repeats are in both halves, of the others every second one.
     n_points, what = int((n_repeats >= SPLIT_WITHIN).sum()) + n_few // 2, "stimuli in half of the trials"
     if n_classes is not None:
         n_points, what = n_classes, "classes"
+    # A covariance of n points has n − 1 dimensions, and a span of all units would hold all noise.
     most = min(n_points, n_units) - 1
     for name, number in n_dims.items():
         if not 1 <= number <= most:
@@ -329,9 +332,11 @@ def halve(present: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
     ⌊Rₛ/2⌋ of a stimulus's repeats are in the first; where they are too few for that, all in one: half of such stimuli.
     """
     n_repeats = present.sum(axis=1)
+    # The rank of each trial in a random order of those that are present: absent ones sort last.
     rank = np.argsort(np.argsort(np.where(present, rng.random(present.shape), np.inf), axis=1), axis=1)
     few = rng.permutation(np.flatnonzero((n_repeats > 1) & (n_repeats < SPLIT_WITHIN)))
     n_first = n_repeats // 2
+    # A stimulus with two or three repeats is in the first half wholly or not at all: half a pair has no noise.
     n_first[few] = np.where(np.arange(len(few)) < len(few) // 2, n_repeats[few], 0)
     first = rank < n_first[:, None]
     return first, present & ~first
@@ -363,6 +368,7 @@ def _unbiased_covariance(means: Any, deviations: Any, n_members: np.ndarray) -> 
     """
     xp = array_namespace(means)
     centred = means - xp.mean(means, axis=0)
+    # Σ over members of d dᵀ/(n(n − 1)) is the covariance of their mean, W/n: what chance adds to the means.
     weights = 1 / np.sqrt(n_members * (n_members - 1.0))
     errors = deviations * xp.asarray(weights, dtype=means.dtype, device=device(means))[:, None]
     return centred.T @ centred / (means.shape[0] - 1) - errors.T @ errors / means.shape[0]
@@ -376,8 +382,9 @@ def _class_covariances(half: _Half, labels: np.ndarray) -> tuple[Any, Any]:
         rows = np.flatnonzero(labels == label)
         taken = xp.asarray(rows, device=where)
         means, deviations = (xp.take(part, taken, axis=0) for part in (half.means, half.deviations))
-        one = _Half(means, deviations, half.n_repeats[rows])
-        in_class = in_class + (len(rows) - 1) * _signal_covariance(one)
+        of_class = _Half(means, deviations, half.n_repeats[rows])
+        # Pooled: each class's covariance is unbiased with n_k − 1 degrees of freedom.
+        in_class = in_class + (len(rows) - 1) * _signal_covariance(of_class)
         class_means.append(xp.mean(means, axis=0))
         members.append(means - class_means[-1])
     n_members = np.bincount(labels)
@@ -387,6 +394,7 @@ def _class_covariances(half: _Half, labels: np.ndarray) -> tuple[Any, Any]:
 
 def _leading_axes(covariance: Any, n_dims: int) -> Any:
     """(unit, dim)"""
+    # eigh has eigenvalues in ascending order.
     return array_namespace(covariance).linalg.eigh(covariance)[1][:, -n_dims:]
 
 
@@ -397,4 +405,5 @@ def _fraction(noise: Any, axes: Any) -> float:
 
 def _angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Principal angles in degrees, smallest first."""
+    # SciPy gives the largest first.
     return np.degrees(subspace_angles(first, second)[::-1])

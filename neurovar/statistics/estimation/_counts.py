@@ -62,6 +62,7 @@ def fano_factor_kernel(values: Any) -> Any:
     xp = array_namespace(values)
     mean, variance, _ = moments_kernel(values)
     spikes = mean > 0
+    # A stimulus without a spike has neither mean nor variance: 0 of 0, and it does not count.
     ratio = xp.where(spikes, variance / xp.where(spikes, mean, 1), 0)
     n_stimuli = xp.sum(xp.astype(spikes, ratio.dtype), axis=0)
     return xp.sum(ratio, axis=0) / xp.where(n_stimuli > 0, n_stimuli, xp.nan)
@@ -157,6 +158,7 @@ def mean_matched_fano_factor(
     points = {name: _points(str(name), system) for name, system in systems.items()}
     bins = [(mean // bin_width).astype(int) for mean, _, _ in points.values()]
     n_bins = 1 + max(int(of_system.max()) for of_system in bins)
+    # The distribution of means that all systems can be thinned to: in each bin that of the system with the fewest.
     common = np.min([np.bincount(of_system, minlength=n_bins) for of_system in bins], axis=0)
     if common.sum() < LEAST_MATCHED:
         raise ValueError(f"expected at least {LEAST_MATCHED} points with means in common, got {common.sum()}")
@@ -205,6 +207,7 @@ def _points(name: str, responses: xr.DataArray) -> tuple[np.ndarray, np.ndarray,
 
 def _draw(bins: np.ndarray, common: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Positions of points drawn at random, `common` of each bin."""
+    # Sorted by bin, in random order within: the first `common` of each bin are a random draw of them.
     order = np.lexsort((rng.random(len(bins)), bins))
     first = np.searchsorted(bins[order], bins[order])
     return order[np.arange(len(bins)) - first < common[bins[order]]]
@@ -213,6 +216,7 @@ def _draw(bins: np.ndarray, common: np.ndarray, rng: np.random.Generator) -> np.
 def _slope(point: tuple[np.ndarray, ...], kept: np.ndarray | slice, floor: float) -> tuple[float, float]:
     """Slope of variance against mean through the origin, by weighted least squares, and its standard error."""
     mean, variance, n_repeats = (part[kept] for part in point)
+    # Of Poisson-like counts the variance's standard error grows with the mean: weights go by its square.
     weight = n_repeats / (mean + floor) ** 2
     scale = (weight * mean**2).sum()
     slope = (weight * mean * variance).sum() / scale
@@ -289,6 +293,7 @@ def variance_scaling_kernel(values: Any) -> tuple[tuple[Any, Any], tuple[Any, An
     positive = mean > 0
     weight = xp.where(positive, n_repeats - 1, 0)
     log_mean = xp.log(xp.where(positive, mean, 1))
+    # Equal counts in float32 may have a variance of rounding, which is none.
     noise = xp.where(variance > NEGLIGIBLE**2 * mean**2, weight * variance, 0)
     points = (log_mean, noise, weight)
     together = (xp.reshape(part, (-1, 1)) for part in points)
@@ -303,10 +308,12 @@ def _power_law(log_mean: Any, noise: Any, weight: Any) -> tuple[Any, Any]:
     centre = xp.sum(weight * log_mean, axis=0) / total
     distance = log_mean - centre
     noisy = noise > 0
+    # Σ noise e^(−bd) d has a root only with noise on both sides of the mean: all of one sign, it has none.
     defined = xp.sum(xp.astype(weight > 0, weight.dtype), axis=0) >= 3
     defined = defined & xp.any(noisy & (distance > NEGLIGIBLE), axis=0)
     defined = defined & xp.any(noisy & (distance < -NEGLIGIBLE), axis=0)
     exponent = _balance(distance, noise, defined)
+    # At the edge of what was searched there was no root inside.
     exponent = xp.where(defined & (xp.abs(exponent) < 0.99 * EXPONENTS), exponent, xp.nan)
     return exponent, xp.sum(noise * xp.exp(-exponent * log_mean), axis=0) / total
 
@@ -320,6 +327,7 @@ def _balance(distance: Any, noise: Any, defined: Any) -> Any:
     exponent = xp.ones_like(distance[0])
     low, high = -EXPONENTS * exponent, EXPONENTS * exponent
     for _ in range(100):
+        # Weights relative to the largest: e^(50·distance) would overflow.
         power = xp.where(noise > 0, -exponent * distance, -xp.inf)
         peak = xp.max(power, axis=0)
         tilted = noise * xp.exp(power - xp.where(peak > -xp.inf, peak, 0))
@@ -327,6 +335,8 @@ def _balance(distance: Any, noise: Any, defined: Any) -> Any:
         scale = xp.where(scale > 0, scale, 1)
         mean = xp.sum(tilted * distance, axis=0) / scale
         variance = xp.sum(tilted * (distance - mean) ** 2, axis=0) / scale
+        # The mean falls with b: where it is above 0 the root is higher. Newton's step is taken if it stays between what
+        # is known, else half of the way: quadratic near the root, and never lost far from it.
         low, high = xp.where(mean > 0, exponent, low), xp.where(mean > 0, high, exponent)
         newton = exponent + mean / xp.where(variance > 0, variance, 1)
         previous, exponent = exponent, xp.where((newton >= low) & (newton <= high), newton, (low + high) / 2)

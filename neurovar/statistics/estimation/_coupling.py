@@ -61,6 +61,7 @@ def population_coupling_kernel(values: Any) -> Any:
     """`population_coupling` of an array (stimulus, repeat, unit) of NumPy or torch."""
     _, noise, _ = means_and_noise(values)
     xp = array_namespace(noise)
+    # Σ_{j≠i} e_j is the sum of all less the unit's own, for all units at once.
     others = xp.sum(noise, axis=2)[:, :, None] - noise
     shared = xp.sum(noise * others, axis=(0, 1))
     noise *= noise

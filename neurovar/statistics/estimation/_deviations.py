@@ -17,6 +17,7 @@ def bounded(correlation: Any) -> Any:
     correlation[correlation > 1] = 1
     correlation[correlation < -1] = -1
     unit = xp.arange(correlation.shape[-1], device=device(correlation))
+    # x / x: 1 where a unit varies, NaN where it does not.
     correlation[..., unit, unit] /= correlation[..., unit, unit]
     return correlation
 
@@ -29,6 +30,7 @@ def inverse(norm: Any, where: Any, *, otherwise: float) -> Any:
 def inverse_norm(values: Any, noise: Any) -> Any:
     """1 / √Σ_r e² of each stimulus and unit, 0 where the unit does not vary: (stimulus, unit)."""
     xp = array_namespace(values)
+    # Not divided by Rₛ − 1: the weights of stimuli are put on elsewhere, once for all units.
     norm = xp.sqrt(xp.sum(noise * noise, axis=1))
     low, high = extremes_kernel(values)
     # Residuals of a constant are rounding, not 0: the mean of three times 0.1 is not 0.1.
@@ -49,6 +51,7 @@ def gram(rows: Any, *, over: Callable[[slice, slice], Any] | None = None) -> Any
         if over is not None:
             with np.errstate(invalid="ignore"):  # 0 / 0 for pairs that never vary for the same stimulus
                 part /= over(block, slice(first, None))
+        # BLAS sums (i, j) and (j, i) in different orders: their mean makes the block on the diagonal symmetric.
         square = part[:, :UNITS_TOGETHER]
         part[:, :UNITS_TOGETHER] = (square + square.T) / 2
         result[block, first:] = part
@@ -63,9 +66,9 @@ def shared_dof(n: Any, varies: Any) -> Callable[[slice, slice], Any]:
     which some unit is silent enter a product, and integers make it exact.
     """
     xp = array_namespace(varies)
-    some = ~xp.all(varies, axis=1) & (n > 0)
-    silent = xp.astype(~varies[some], n.dtype)
-    weighted = n[some][:, None] * silent
+    with_silent = ~xp.all(varies, axis=1) & (n > 0)
+    silent = xp.astype(~varies[with_silent], n.dtype)
+    weighted = n[with_silent][:, None] * silent
     total, lost = float(xp.sum(n)), xp.sum(weighted, axis=0)
 
     def block(first: slice, second: slice) -> Any:
@@ -92,6 +95,8 @@ def deviations(values: Any, *, differences: bool) -> tuple[Any, Any, Any]:
     if differences:
         values, present = _present_first(values, present)
         noise, exists = values[:, 1:] - values[:, :-1], present[:, 1:]
+        # Var(x_r+1 − x_r) = 2σ² for independent trials: over √2 a difference has the noise's variance, as a residual
+        # has once it is divided by Rₛ − 1 and not by Rₛ.
         noise /= 2**0.5
     else:
         noise, exists = residuals_kernel(values), present
@@ -105,6 +110,7 @@ def _present_first(values: Any, present: Any) -> tuple[Any, Any]:
     xp = array_namespace(values)
     if not bool(xp.any(present[:, 1:] & ~present[:, :-1])):
         return values, present
+    # False sorts before True, and a stable sort keeps the order shown among those that are present.
     order = xp.argsort(xp.astype(~present, xp.int8), axis=1, stable=True)
     stimulus = xp.arange(len(values), device=device(values))[:, None]
     return values[stimulus, order], present[stimulus, order]
@@ -118,6 +124,9 @@ def rows_of(noise: Any, exists: Any) -> Any:
 
 def dof_of(n: Any, *, per_stimulus: bool, differences: bool) -> Any:
     """Degrees of freedom from n = Rₛ − 1 (stimulus): of each stimulus, or a number."""
+    # With unit variance, neighbouring differences over √2 have covariance −1/2. For Gaussian noise the covariance of
+    # squares is twice the square of that, so that the sum of n squares has variance 2n + 2(n − 1)·2·(1/4) = 3n − 1,
+    # where n independent ones have 2n. By Satterthwaite it is worth 2n²/(3n − 1) degrees of freedom.
     worth = (3 * n - 1) / 2  # the variance of a sum of n differences that overlap, relative to that of one
     if per_stimulus:
         return n * n / worth * (n > 0) if differences else n

@@ -93,18 +93,24 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
     """
     xp = array_namespace(values)
     noise, n_repeats = padded_noise(values)
+    # Everything follows from products of trials: tr(Cₛ Cₜ) of two stimuli is the sum of squares of their products.
     products = noise @ xp.matrix_transpose(noise)
     norms = xp.astype(xp.linalg.diagonal(products), xp.float64)
     trace = xp.sum(norms, axis=1)
     square = xp.sum(products**2, axis=(1, 2), dtype=xp.float64)
     trials = xp.reshape(noise, (-1, noise.shape[2]))
+    # ‖XᵀX‖² = ‖XXᵀ‖²: the smaller of the two is computed.
     wide = trials.shape[0] < trials.shape[1]
     scatter = trials @ trials.T if wide else trials.T @ trials
     dof = n_repeats - 1
+    # Sums over s ≠ t are the square of the sum less the sum of squares: no trial meets itself in them.
     weight = _total(dof) ** 2 - _total(dof**2)
     squared_trace = _total(trace) ** 2 - _total(trace**2)
     trace_of_square = _total(scatter**2) - _total(square)
 
+    # Two pairs of repeats that share no trial take four of them. The mean over all such pairs of pairs (Himeno &
+    # Yamada 2014) has a closed form in the trace and the squared norm of the residuals' products and Σ|e|⁴: the terms
+    # in which a trial occurs twice are those that these three take off.
     enough = n_repeats >= 4
     n, trace, square = n_repeats[enough], trace[enough], square[enough]
     fourth = n * (n - 1) * xp.sum(norms[enough] ** 2, axis=1)
@@ -112,6 +118,7 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
     weight += _total((n - 1) ** 2)
     squared_trace += _total(scale * (2 * square + (n**2 - 3 * n + 1) * trace**2 - fourth))
     trace_of_square += _total(scale * ((n - 1) * (n - 2) * square + trace**2 - fourth))
+    # Both have the weight Σ (Rₛ − 1)(Rₜ − 1), so that it cancels in their ratio.
     return (squared_trace / weight, trace_of_square / weight) if weight else (nan, nan)
 
 

@@ -90,11 +90,13 @@ def remove_drift_kernel(values: np.ndarray, presentation: np.ndarray, window: in
     shown = presentation[trials].astype(float)
     start = np.searchsorted(shown, shown - window // 2)
     stop = np.searchsorted(shown, shown + window // 2, side="right")
+    # A residual of R trials has the part 1 − 1/R of its trial's noise variance and, of a slow drift, of its value.
     left = (1 - 1 / present.sum(axis=1))[trials[0], None]  # the part of noise and drift that is in residuals
     others = _sum_of_others(left, start, stop)
     if not (others > 0.1).any():
         raise ValueError(f"expected a window that reaches from a trial to the next, got {window} presentations")
     weight = np.where(others > 0.1, 1 / np.maximum(others, 0.1), 0)  # if not 0 it is 1/2 or more
+    # e_t − m_t has the variance of e_t plus that of m_t, a part `weight` of it, since m_t has other trials only.
     scale = 1 / np.sqrt(1 + weight)
     noise, result = residuals_kernel(values), floating(values).copy()
     for first in range(0, values.shape[2], UNITS_TOGETHER):
@@ -106,6 +108,8 @@ def remove_drift_kernel(values: np.ndarray, presentation: np.ndarray, window: in
 
 def _sum_of_others(series: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """Sum over each stretch of rows, without the row itself."""
+    # Sums over stretches are differences of running sums; these grow over the session, so that float32 would lose
+    # the digits that the differences need.
     total = np.concatenate([np.zeros((1, series.shape[1])), np.cumsum(series, axis=0, dtype=float)])
     return total[stop] - total[start] - series
 
@@ -165,7 +169,10 @@ def remove_gain_kernel(values: Any) -> Any:
     mean = means_kernel(values)
     power = xp.sum(mean * mean, axis=2, keepdims=True)
     others = power - mean * mean
+    # Below that the denominator is what rounding leaves of `power`: no other unit responds.
     enough = others > xp.finfo(values.dtype).eps ** 0.5 * power
+    # g_u − 1 = Σ_{j≠u} x_j x̄_j / Σ_{j≠u} x̄_j² − 1 = Σ_{j≠u} (x_j − x̄_j) x̄_j / Σ_{j≠u} x̄_j²: the gain's excess
+    # needs the deviations only, and the sum over j ≠ u is the sum over all less the unit's own.
     product = (values - mean) * mean
     excess = xp.sum(product, axis=2, keepdims=True) - product
     excess *= xp.where(enough, mean / xp.where(enough, others, 1), 0)

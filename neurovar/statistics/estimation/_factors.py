@@ -250,7 +250,9 @@ def shared_variance(
 def noise_contrasts(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(Σ(Rₛ − 1), unit): Helmert's contrasts of each stimulus's trials in random order, the rows in random order."""
     present = ~np.isnan(values[:, :, 0])
-    contrasts = [helmert(there.sum()) @ rng.permutation(trials[there]) for trials, there in zip(values, present)]
+    # Helmert's matrix has orthonormal rows that sum to 0: R trials become R − 1 contrasts without the mean, with the
+    # noise's covariance each. The order is random, so that no contrast is that of the first trials shown.
+    contrasts = [helmert(kept.sum()) @ rng.permutation(trials[kept]) for trials, kept in zip(values, present)]
     return rng.permutation(np.concatenate(contrasts))
 
 
@@ -259,6 +261,7 @@ def cross_validated_likelihood(contrasts: np.ndarray, max_factors: int, n_folds:
     total = contrasts.T @ contrasts
     likelihood, all_converged = np.zeros(max_factors + 1), True
     for fold in np.array_split(contrasts, n_folds):
+        # The training covariance is the whole scatter less the fold's: no second pass over the trials.
         held_out = fold.T @ fold
         covariance = (total - held_out) / (len(contrasts) - len(fold))
         constant = np.flatnonzero(np.diag(covariance) <= 1e-9 * np.diag(total) / len(contrasts))
@@ -273,6 +276,7 @@ def cross_validated_likelihood(contrasts: np.ndarray, max_factors: int, n_folds:
 
 def _log_likelihood(model: np.ndarray, scatter: np.ndarray, n: int) -> float:
     """Of `n` rows with the given scatter matrix (sum of outer products) under N(0, model)."""
+    # Σ_k xₖᵀ Σ⁻¹ xₖ = tr(Σ⁻¹ Σ_k xₖ xₖᵀ): a fold enters by its scatter matrix alone.
     log_determinant = np.linalg.slogdet(2 * np.pi * model)[1]
     return -0.5 * (n * log_determinant + np.trace(np.linalg.solve(model, scatter)))
 
@@ -288,6 +292,9 @@ def factor_analysis_kernel(covariance: np.ndarray, n_factors: int) -> tuple[np.n
     variance = np.diag(covariance)
     if n_factors == 0:
         return np.empty((len(variance), 0)), variance.copy(), True
+    # The logarithm of private variances: steps are then the same whatever a unit's scale. The start, half of each
+    # variance, is the same for all fits, so that folds find like maxima. The bounds: with less than the least a unit
+    # would have no noise of its own, and the likelihood no limit (Heywood); with all of its variance it shares nothing.
     fitted = minimize(
         _misfit,
         np.log(variance / 2),
@@ -298,6 +305,8 @@ def factor_analysis_kernel(covariance: np.ndarray, n_factors: int) -> tuple[np.n
         options={"maxiter": MOST_STEPS, "maxfun": 2 * MOST_STEPS, "ftol": 1e-13, "gtol": 1e-6},
     )
     private = np.exp(fitted.x)
+    # L is known up to a rotation: its singular vectors are the orthogonal columns, the largest shared variance first;
+    # the sign that makes the sum of a column positive lets fits be compared.
     axes, scale, _ = np.linalg.svd(_best_loadings(covariance, private, n_factors)[0], full_matrices=False)
     return axes * scale * np.where(axes.sum(axis=0) < 0, -1, 1), private, bool(fitted.success)
 
@@ -305,6 +314,10 @@ def factor_analysis_kernel(covariance: np.ndarray, n_factors: int) -> tuple[np.n
 def _misfit(log_private: np.ndarray, covariance: np.ndarray, n_factors: int) -> tuple[float, np.ndarray]:
     """log |Σ| + tr Σ⁻¹C for the best loadings, and its gradient."""
     private = np.exp(log_private)
+    # Profile likelihood: with D = Ψ^−½ C Ψ^−½ = U diag(θ) Uᵀ the best loadings are Ψ^½ U_k (θ_k − 1)^½, for which
+    # log|Σ| = Σ log ψ + Σ_k log θ and tr Σ⁻¹C = tr D − Σ_k (θ − 1), k for the factors. Moving Ψ also moves the best
+    # loadings, but at their maximum that changes nothing to first order (envelope theorem): what remains is
+    # ∂/∂log ψᵢ = ψᵢ (Σ⁻¹(Σ − C)Σ⁻¹)ᵢᵢ = (Σ − C)ᵢᵢ/ψᵢ.
     loadings, ratios = _best_loadings(covariance, private, n_factors)
     residual = (loadings**2).sum(axis=1) + private - np.diag(covariance)
     misfit = log_private.sum() + (np.diag(covariance) / private).sum() + (np.log(ratios) - ratios + 1).sum()
@@ -319,5 +332,6 @@ def _best_loadings(covariance: np.ndarray, private: np.ndarray, n_factors: int) 
     scale = np.sqrt(private)
     n_units = len(scale)
     ratios, axes = eigh(covariance / np.outer(scale, scale), subset_by_index=(n_units - n_factors, n_units - 1))
+    # A direction with less than its private variance has nothing to share: its loading is 0, not imaginary.
     ratios = np.maximum(ratios, 1)
     return scale[:, None] * axes * np.sqrt(ratios - 1), ratios

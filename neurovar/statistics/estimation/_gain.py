@@ -79,10 +79,12 @@ def fit_modulated_poisson_kernel(values: np.ndarray) -> np.ndarray:
     kept = present.sum(axis=1) > 1
     values, present = values[kept], present[kept]
     mean, variance, n_repeats = moments_kernel(values)
+    # m² is too large by Var(m) = variance/R: without it the sum of μ² is unbiased.
     mean_sum = ((n_repeats - 1) * mean).sum(axis=0)
     square_sum = ((n_repeats - 1) * (mean**2 - variance / n_repeats)).sum(axis=0)
     fitted = np.array([_fit(values[:, :, unit], present) for unit in range(values.shape[2])])
     with np.errstate(invalid="ignore", divide="ignore"):
+        # σ²Σμ²/(Σμ + σ²Σμ²), in a form that has its limits: 0 at σ² = 0, 1 at infinity.
         share = 1 / (1 + mean_sum / (fitted[:, 0] * square_sum))
     return np.column_stack([fitted, np.where(square_sum > 0, share, np.nan)])
 
@@ -93,12 +95,14 @@ def _fit(values: np.ndarray, present: np.ndarray) -> tuple[float, ...]:
     totals = counts.sum(axis=1)
     if not (totals > 1).any():
         return np.nan, np.nan, np.nan, np.nan
+    # σ² = 0 is the multinomial: Tₛ spikes fall into Rₛ trials with equal probability.
     poisson = float(gammaln(totals + 1).sum() - gammaln(counts + 1).sum() - totals @ np.log(n_repeats))
     step, weight = _terms(counts, totals, n_repeats)
 
     def score(gain_variance: float) -> float:
         return float(weight @ (step / (1 + step * gain_variance)))
 
+    # The score falls where the likelihood has one maximum; its sign is followed outward by factors of ten.
     upper = 1.0
     while score(upper) > 0:
         upper *= 10
@@ -106,8 +110,12 @@ def _fit(values: np.ndarray, present: np.ndarray) -> tuple[float, ...]:
             return np.inf, np.nan, np.nan, poisson
     gain_variance = brentq(score, 0, upper, xtol=1e-12, rtol=1e-10) if score(0) > 0 else 0.0
     if gain_variance > 0:
+        # Minus the second derivative of Σ cₖ log(1 + aₖσ²).
         information = float(weight @ (step / (1 + step * gain_variance)) ** 2)
     else:
+        # At 0 the score is the number of pairs of spikes in one trial, less its expectation T(T − 1)/(2R): each of the
+        # T(T − 1)/2 pairs is together with probability 1/R, any two of them independently. So it has the variance
+        # T(T − 1)(R − 1)/(2R²).
         information = float((totals * (totals - 1) * (n_repeats - 1) / (2 * n_repeats**2)).sum())
     error = information**-0.5 if information > 0 else np.nan
     return gain_variance, error, poisson + float(weight @ np.log1p(step * gain_variance)), poisson
@@ -115,6 +123,8 @@ def _fit(values: np.ndarray, present: np.ndarray) -> tuple[float, ...]:
 
 def _terms(counts: np.ndarray, totals: np.ndarray, n_repeats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The steps aₖ and weights cₖ with which the log likelihood is Σ cₖ log(1 + aₖσ²), up to a constant."""
+    # Γ(n + 1/σ²)/Γ(1/σ²)·σ^(2n) = Π_{j<n} (1 + jσ²): each count n adds log(1 + jσ²) for j = 0 … n − 1, each total T
+    # of R trials takes off log(1 + jσ²/R) for j < T. Equal terms are gathered: only their number counts.
     weights = [_exceeding(counts.ravel())]
     steps = [np.arange(len(weights[0]), dtype=float)]
     for n in np.unique(n_repeats):
@@ -125,6 +135,7 @@ def _terms(counts: np.ndarray, totals: np.ndarray, n_repeats: np.ndarray) -> tup
 
 def _exceeding(counts: np.ndarray) -> np.ndarray:
     """How many of the counts are above 0, 1, …, up to the largest."""
+    # A count of n has the terms j = 0 … n − 1, so that term j occurs as often as counts exceed j.
     return np.cumsum(np.bincount(counts)[::-1])[::-1][1:]
 
 
@@ -202,12 +213,16 @@ def shared_gain_kernel(values: Any) -> tuple[Any, Any, Any]:
     trials = xp.reshape(deviation, (-1, mean.shape[1]))
     numerator = trials.T @ trials
     noise = numerator[diagonal, diagonal]
+    # A Poisson count adds its mean to its own variance and nothing to covariances: δᵢⱼ mₛᵢ.
     numerator[diagonal, diagonal] = noise - xp.sum(dof * mean, axis=0)
+    # E mᵢmⱼ = μᵢμⱼ + Cᵢⱼ/R: the products of means are too large by the noise of the means.
     trials = xp.reshape(deviation / xp.sqrt(n_repeats)[:, None], trials.shape)
     products = (dof * mean).T @ mean
     denominator = products - trials.T @ trials
+    # What rounding leaves of equal numbers is no denominator.
     denominator = xp.where(denominator > NEGLIGIBLE * products, denominator, 0)
     covariance = xp.where(denominator > 0, numerator / xp.where(denominator > 0, denominator, 1), xp.nan)
+    # From here on i ≠ j: private gains stand on the diagonal alone.
     numerator[diagonal, diagonal], denominator[diagonal, diagonal] = 0, 0
     total = xp.sum(denominator)
     shared = xp.where(total > 0, xp.sum(numerator) / xp.where(total > 0, total, 1), xp.nan)
@@ -221,6 +236,7 @@ def _loadings(numerator: Any, denominator: Any, noise: Any) -> Any:
     """
     xp = array_namespace(numerator)
     precision = xp.where(noise > 0, 1 / xp.where(noise > 0, noise, 1), 0)
+    # The column of G of the unit that covaries most is the loadings up to a factor: a start with the right signs.
     strongest = int(xp.argmax(precision * (numerator**2 @ precision)))
     product, square = numerator * denominator, denominator**2
     loading = _ratio(product[:, strongest], square[:, strongest])

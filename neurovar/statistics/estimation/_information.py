@@ -133,7 +133,7 @@ def fisher_information(
     _require_trials(chosen)
     _require_full_rank(chosen)
     trials = chosen.values.astype(np.float64)  # two stimuli are few values, and inverting wants the precision
-    first, second = (one[~np.isnan(one[:, 0])] for one in trials)
+    first, second = (repeats[~np.isnan(repeats[:, 0])] for repeats in trials)
     return fisher_information_kernel(first, second, distance=distance)
 
 
@@ -147,6 +147,8 @@ def fisher_information_kernel(first: Any, second: Any, *, distance: float) -> Fi
     covariance = noise.T @ noise / dof
     deviation = xp.sqrt(xp.linalg.diagonal(covariance))
     correlation = covariance / deviation[:, None] / deviation
+    # For Wishart S, E S⁻¹ = C⁻¹ ν/(ν − N − 1): with one unit ν/(ν − 2), which is in z; with N the factor in `whole`
+    # makes up the difference. Noise of the means adds Nκ to either.
     z = (means[0] - means[1]) / deviation * sqrt((dof - 2) / dof)
     whole = float(z @ xp.linalg.solve(correlation, z[:, None])[:, 0]) * (dof - n_units - 1) / (dof - 2)
     parts = float(z @ z)
@@ -174,11 +176,14 @@ def _variances(whole: float, z: Any, correlation: Any, dof: int, kappa: float) -
     xp = array_namespace(z)
     n_units, parts = z.shape[0], z**2
     squared = 1 - (1 - correlation**2) * dof / (dof - 1)  # as the adjusted R²: without the bias of r²
+    # Σᵢⱼ r² is at least N, that of its diagonal; its unbiased estimate may be less.
     n_pairs = max(float(xp.sum(squared)), n_units)
     joint = 2 * whole**2 / (dof - n_units - 1) + 4 * kappa * whole - 2 * n_units * kappa**2
     shuffled = 2 * float(parts @ squared @ parts) / (dof - 2) + 4 * kappa * float(z @ correlation @ z)
     shuffled -= 2 * n_pairs * kappa**2
     shared = 2 * float(parts @ parts) / (dof - 2) + 4 * kappa * float(z @ z) - 2 * n_units * kappa**2
+    # The variances at I = 0, where the forms above can come out negative: 2Nκ²(ν − 1)/(ν − N − 3) for F-distributed
+    # information, and likewise with one unit at a time.
     least = 2 * kappa**2 * (dof - 1)
     least_joint, least_shuffled = least * n_units / (dof - n_units - 3), least * n_pairs / (dof - 4)
     least_benefit = least_joint + least_shuffled - 2 * least * n_units / (dof - 4)
@@ -199,6 +204,7 @@ def _require_trials(chosen: xr.DataArray) -> None:
     n_trials = sum(n_repeats)
     if min(n_repeats) < 2 or n_trials < n_units + SPARE:
         most = n_trials - SPARE
+        # With one trial of a stimulus no number of units would do.
         advice = f" or at most {most} units" if min(n_repeats) > 1 and most > 0 else ""
         raise ValueError(
             f"expected at least {n_units + SPARE} trials of the two stimuli together, and 2 of each, for {n_units} "
@@ -215,6 +221,7 @@ def _require_full_rank(chosen: xr.DataArray) -> None:
             f"(positions {constant[:5].tolist()}); leave them out"
         )
     noise = noise_trials(chosen.values)[0].astype(np.float64)
+    # Scaled first: units of small variance are not to look like linear combinations of others.
     rank, n_units = int(np.linalg.matrix_rank(noise / noise.std(axis=0))), noise.shape[1]
     if rank < n_units:
         raise ValueError(

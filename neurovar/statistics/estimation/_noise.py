@@ -95,9 +95,12 @@ def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differen
     noise, exists, n = deviations(values, differences=differences)
     if per_stimulus:
         matrix = gram_of_each(noise)
+        # Only the stimulus's own trials: Rₛ − 1, and NaN for a stimulus that was shown once.
         matrix /= xp.where(n > 0, n, xp.nan)[:, None, None]
     else:
         matrix = gram(rows_of(noise, exists))
+        # Why N − S: the mean of Rₛ trials is fitted to them, so that E Σ_r e_sr e_srᵀ = (Rₛ − 1) C for residuals e.
+        # Summed over S stimuli with N = ΣRₛ trials that is (N − S) C, whatever the Rₛ.
         matrix /= float(xp.sum(n))
     return matrix, dof_of(n, per_stimulus=per_stimulus, differences=differences)
 
@@ -191,11 +194,13 @@ def noise_correlation_kernel(
     noise, exists, n = deviations(values, differences=differences)
     if not (zscore or per_stimulus):
         rows = rows_of(noise, exists)
+        # Columns of length 1: their products are the correlations at once.
         norm = xp.sqrt(xp.sum(rows * rows, axis=0))
         rows *= inverse(norm, norm > 0, otherwise=xp.nan)
         return bounded(gram(rows))
     scale = inverse_norm(values, noise)
     if per_stimulus:
+        # Of two trials the correlation is ±1 whatever the noise, so that a stimulus needs three (n > 1).
         noise *= xp.where((scale > 0) & (n > 1)[:, None], scale, xp.nan)[:, None]
         return bounded(gram_of_each(noise))
     return bounded(_mean_correlation(noise, exists, scale, n))
@@ -204,9 +209,11 @@ def noise_correlation_kernel(
 def _mean_correlation(noise: Any, exists: Any, scale: Any, n: Any) -> Any:
     """Mean over stimuli, weighted by n = Rₛ − 1, of the correlations where both units vary; overwrites `noise`."""
     xp = array_namespace(noise)
+    # Rows e/‖e‖·√(Rₛ − 1) of stimulus s: products of two units sum to (Rₛ − 1) r_s, over all stimuli to Σ(Rₛ − 1) r_s.
     weight = xp.sqrt(n)[:, None]
     varies = scale > 0
     noise *= (scale * weight)[:, None]
+    # If every unit varies for every stimulus all pairs have the same divisor Σ(Rₛ − 1), and no matrix of it is needed.
     if bool(xp.all(varies | (n == 0)[:, None])):
         noise /= float(xp.sum(n)) ** 0.5
         return gram(rows_of(noise, exists))
@@ -216,6 +223,7 @@ def _mean_correlation(noise: Any, exists: Any, scale: Any, n: Any) -> Any:
 def _values(responses: xr.DataArray, *, per_stimulus: bool, differences: bool) -> Any:
     """The array to compute from: NumPy's, or dask's where responses are chunked and the result is one matrix."""
     if per_stimulus:
+        # A matrix for each stimulus outgrows any memory that the responses do not fit into.
         responses = responses.compute()
     if differences:
         return _in_order_shown(responses)
@@ -228,6 +236,7 @@ def _in_order_shown(responses: xr.DataArray) -> Any:
     if "presentation" not in responses.coords or responses["presentation"].dims != DIMS[:2]:
         return values
     shown = responses["presentation"].values
+    # As `responses.arrange` gives them: nothing to sort. Absent trials have −1; they are sorted first and drop out.
     if (shown[:, 1:] >= shown[:, :-1]).all():
         return values
     order = np.argsort(shown, axis=1, kind="stable")

@@ -30,8 +30,9 @@ def in_order(values: da.Array, order: np.ndarray) -> da.Array:
 
 def _products(first: np.ndarray, second: np.ndarray, *, differences: bool) -> Sums:
     """Products of deviations, and the sums of squares of either."""
+    # A tile off the diagonal does not hold its units' variances: their sums of squares come along.
     (rows, _), (others, _) = _pair(first, second, lambda chunk: (_rows(chunk, differences), None))
-    return rows.T @ others, *(np.einsum("tu,tu->u", each, each) for each in (rows, others))
+    return rows.T @ others, *(np.einsum("tu,tu->u", part, part) for part in (rows, others))
 
 
 def _scored_products(first: np.ndarray, second: np.ndarray, *, differences: bool) -> Sums:
@@ -55,6 +56,8 @@ def _scored_rows(chunk: np.ndarray, *, differences: bool) -> tuple[np.ndarray, n
     """Deviations over their norm for the stimulus, times √(Rₛ − 1), and √(Rₛ − 1) where the unit varies."""
     noise, exists, n = deviations(chunk, differences=differences)
     scale = inverse_norm(chunk, noise)
+    # As in memory (`_mean_correlation`), but a chunk does not know whether units vary in all others: Σ(Rₛ − 1) is
+    # summed for each pair beside the products.
     weight = np.sqrt(n)[:, None] * (scale > 0)
     noise *= (scale * weight)[:, None]
     return rows_of(noise, exists), weight

@@ -69,6 +69,7 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
     if int((repeat_counts(responses) > 1).sum()) >= 3:
         columns["signal_correlation"] = squareform(signal_correlation(responses).values, checks=False)
     mean = np.nanmean(responses.values, axis=(0, 1), dtype=np.float64)
+    # √mᵢ·√mⱼ: one root a unit instead of one a pair.
     root = np.sqrt(np.where(mean >= 0, mean, np.nan)).astype(noise.dtype)
     columns["geometric_mean_rate"] = squareform(np.outer(root, root), checks=False)
     unit_1, unit_2 = (unit.astype(np.int32) for unit in np.triu_indices(len(noise), 1))
@@ -165,6 +166,7 @@ def binned(
     limits = _edges(x[finite], edges, n_bins)
     kept = finite & (x >= limits[0]) & (x <= limits[-1])
     x, y = x[kept], y[kept]
+    # Units whose pairs were all left out are no units of the jackknife.
     of_pair, n_units = _numbered(np.stack([pairs[name].values[kept] for name in ("unit_1", "unit_2")]))
     if n_units < 4:
         raise ValueError(f"expected pairs of at least 4 units with both statistics within the edges, got {n_units}")
@@ -211,13 +213,15 @@ def _bins(x: np.ndarray, y: np.ndarray, edges: np.ndarray, of_pair: np.ndarray, 
     n_bins = len(edges) - 1
     which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, n_bins - 1)
     n = np.bincount(which, minlength=n_bins)
-    some = np.where(n > 0, n, np.nan)
-    mean_x, mean_y = (np.bincount(which, column, n_bins) / some for column in (x, y))
+    divisor = np.where(n > 0, n, np.nan)
+    mean_x, mean_y = (np.bincount(which, column, n_bins) / divisor for column in (x, y))
+    # Deviations of a bin sum to 0: without unit u their mean is −(sum of u's pairs)/(number of the others).
     deviation = y - mean_y[which]
     cells, shape = which * n_units + of_pair, (n_bins, n_units)
     total, number = (_sums(cells, column, n_bins * n_units).reshape(shape) for column in (deviation, None))
     left = n[:, None] - number
     without = -total / np.where(left > 0, left, np.nan)
+    # n − 1 degrees of freedom in each bin, over n for the variance of a mean.
     as_if_independent = np.bincount(which, deviation**2, n_bins) / np.where(n > 1, n * (n - 1.0), np.nan)
     return {
         "x": mean_x,
@@ -235,6 +239,7 @@ def _line(x: np.ndarray, y: np.ndarray, of_pair: np.ndarray, n_units: int) -> di
     residual = y - slope * x
     left = n - _sums(of_pair, None, n_units)
     x_left, y_left = (-_sums(of_pair, column, n_units) / left for column in (x, y))
+    # The sums of squares and products about the means without each unit, from those of all: no second pass.
     xx_left = x @ x - _sums(of_pair, x * x, n_units) - left * x_left**2
     xy_left = x @ y - _sums(of_pair, x * y, n_units) - left * x_left * y_left
     slopes = xy_left / xx_left
@@ -258,5 +263,7 @@ def _sums(cells: np.ndarray, weights: np.ndarray | None, n: int) -> np.ndarray:
 def _standard_error(without: np.ndarray, as_if_independent: np.ndarray) -> np.ndarray:
     """From the estimates without each unit, along the last axis, and the variance as if pairs were independent."""
     m = without.shape[-1]
+    # (m − 1)/m Σ_u (θ_(u) − θ_(·))², var being 1/m Σ. It counts each pair's own error twice, once a unit: one is
+    # taken off, and not more than leaves what independent pairs would have.
     jackknife = (m - 1) * without.var(axis=-1)
     return np.sqrt(np.maximum(jackknife - as_if_independent, as_if_independent))

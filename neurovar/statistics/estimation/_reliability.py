@@ -64,10 +64,13 @@ def reliability_kernel(values: Any, n_splits: int, rng: np.random.Generator) -> 
     xp = array_namespace(means)
     total = xp.zeros(means.shape[1], dtype=means.dtype, device=device(means))
     for _ in range(n_splits):
+        # A Pearson correlation over stimuli: both halves centred, for each unit.
         first, second = (half - xp.mean(half, axis=0) for half in halves(means, noise, present, rng))
         scale = xp.sqrt(xp.sum(first * first, axis=0) * xp.sum(second * second, axis=0))
         scale[~(scale > 0)] = xp.nan
         total += xp.sum(first * second, axis=0) / scale
+    # Spearman–Brown: with signal variance S and noise σ² the mean of R/2 trials has r = S/(S + 2σ²/R), that of R trials
+    # S/(S + σ²/R). Eliminating σ²/R = S(1 − r)/(2r) gives S/(S + σ²/R) = 2r/(1 + r).
     r = total / n_splits
     return 2 * r / (1 + r)
 
@@ -121,6 +124,7 @@ def noise_ceiling_kernel(values: Any) -> Any:
     """`noise_ceiling` of an array (stimulus, repeat, unit) of NumPy or torch."""
     total, signal, _, _ = _variances(values)
     signal[~(signal > 0)] = array_namespace(signal).nan
+    # A perfect model gives the noise-free tuning; its correlation with tuning plus noise is S/√(S·T) = √(S/T).
     return (signal / total) ** 0.5
 
 
@@ -179,6 +183,7 @@ def corrected_r2(prediction: xr.DataArray, responses: xr.DataArray, *, by: str |
 def _corrected_r2(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArray:
     prediction = responses["_prediction"].values
     kept = prediction[responses.notnull().all("unit").sum("repeat").values > 1]
+    # Below 1e-6 of its size a range may be float32's rounding: a constant prediction has no correlation.
     constant = np.flatnonzero(np.ptp(kept, axis=0) <= 1e-6 * np.abs(kept).max(axis=0))
     if len(constant):
         raise ValueError(
@@ -196,6 +201,7 @@ def corrected_r2_kernel(prediction: Any, values: Any) -> Any:
     prediction = prediction - xp.mean(prediction, axis=0)
     square = prediction * prediction
     signal[~(signal > 0)] = xp.nan
+    # E(Σ p x̄)² = (Σ p μ)² + Σ p² σ²_s/Rₛ: the second term, which a prediction gets from noise alone, goes off.
     explained = xp.sum(prediction * means, axis=0) ** 2 - xp.sum(square * error, axis=0)
     return explained / ((means.shape[0] - 1) * signal * xp.sum(square, axis=0))
 
@@ -206,6 +212,7 @@ def _variances(values: Any) -> tuple[Any, Any, Any, Any]:
     xp = array_namespace(means)
     n_repeats = count(present, means)
     noise *= noise
+    # σ̂²_s/Rₛ with dof Rₛ − 1: the variance of the mean of Rₛ trials.
     error = xp.sum(noise, axis=1) / (n_repeats * (n_repeats - 1))[:, None]
     means -= xp.mean(means, axis=0)
     total = xp.sum(means * means, axis=0) / (means.shape[0] - 1)

@@ -89,9 +89,11 @@ def shrunk_covariance_kernel(values: Any, *, method: str) -> tuple[Any, float]:
     xp = array_namespace(values)
     noise, n_repeats = padded_noise(values)
     dof = float(xp.sum(n_repeats - 1))
+    # A residual has covariance (1 − 1/Rₛ) C, so that √wₖ·eₖ has C, with wₖ = Rₛ/(Rₛ − 1).
     weight = n_repeats / xp.where(n_repeats > 1, n_repeats - 1, xp.ones_like(n_repeats))
     trials = xp.reshape(noise, (-1, noise.shape[2]))
     matrix = trials.T @ trials / dof
+    # (1 − λ)C + λT, in place; only the diagonal of T is not 0.
     variance = xp.linalg.diagonal(matrix) + 0  # a copy: the matrix is overwritten
     if method == "schaefer_strimmer":
         intensity = _correlation_intensity(noise, weight, dof, matrix)
@@ -110,9 +112,12 @@ def _scaled_identity_intensity(noise: Any, weight: Any, dof: float, matrix: Any,
     xp = array_namespace(noise)
     squared_norm = float(xp.sum(matrix**2, dtype=xp.float64))
     squared_trace = float(xp.sum(xp.linalg.diagonal(matrix), dtype=xp.float64)) ** 2
+    # ‖C − T‖² = ‖C‖² − (tr C)²/n for T = (tr C/n)·I, the projection of C onto the multiples of I.
     distance = squared_norm - squared_trace / matrix.shape[0]
     if method == "oas":
         return _ratio(squared_norm + squared_trace, (dof + 1) * distance)
+    # E‖C − Σ‖² is the variance of one observation's y yᵀ over ν, with y = √w·e: (E|y|⁴ − ‖C‖²)/ν. Each residual
+    # counts 1/w observations, so that E|y|⁴ = Σ (1/w)(w|e|²)²/ν = Σ w|e|⁴/ν. The best λ is E‖C − Σ‖²/‖C − T‖².
     lengths = xp.sum(noise**2, axis=2, dtype=xp.float64)
     fourth = float(xp.sum(weight[:, None] * lengths**2)) / dof
     return _ratio(fourth - squared_norm, dof * distance)
@@ -123,8 +128,10 @@ def _correlation_intensity(noise: Any, weight: Any, dof: float, matrix: Any) -> 
     xp = array_namespace(noise)
     deviation = xp.sqrt(xp.linalg.diagonal(matrix))
     correlation = matrix / deviation[:, None] / deviation
+    # The sum over i ≠ j: the n ones on the diagonal are taken off.
     squared_norm = float(xp.sum(correlation**2, dtype=xp.float64)) - matrix.shape[0]
     squares = (noise / deviation) ** 2
+    # Σ_{i≠j} y²ᵢ y²ⱼ = (Σ y²)² − Σ y⁴ of each trial, without a matrix of pairs.
     pairs = xp.sum(squares, axis=2, dtype=xp.float64) ** 2 - xp.sum(squares**2, axis=2, dtype=xp.float64)
     fourth = float(xp.sum(weight[:, None] * pairs)) / dof
     return _ratio(fourth - squared_norm, dof * squared_norm)

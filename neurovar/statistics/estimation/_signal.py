@@ -135,10 +135,12 @@ def signal_correlation_kernel(values: Any, n_splits: int = 20, rng: np.random.Ge
     xp = array_namespace(correlation)
     diagonal = xp.arange(correlation.shape[0], device=device(correlation))
     scale = correlation[diagonal, diagonal]
+    # A variance that comes out negative has no root; NaN passes to every pair of the unit.
     scale[~(scale > 0)] = xp.nan
     scale = xp.sqrt(scale)
     correlation /= scale[:, None]
     correlation /= scale[None, :]
+    # 1, or NaN where there is no signal variance; the division above may have left a rounding error.
     correlation[diagonal, diagonal] = scale / scale
     return correlation
 
@@ -149,15 +151,20 @@ def signal_covariance_kernel(values: Any, n_splits: int = 20, rng: np.random.Gen
     xp, n_stimuli = array_namespace(means), means.shape[0]
     if rng is None:
         n_repeats = count(present, means)
+        # E Σ_s (x̄_s − x̄)(x̄_s − x̄)ᵀ / (n − 1) = S + (1/n) Σ_s C_s/Rₛ: the mean of Rₛ trials has noise C_s/Rₛ.
+        # That is taken off with Ĉ_s/Rₛ = Σ_r e eᵀ / (Rₛ(Rₛ − 1)); its scale is put on the residuals e, so that one
+        # product of all trials gives the sum over stimuli.
         means = (means - xp.mean(means, axis=0)) / (n_stimuli - 1) ** 0.5
         noise /= xp.sqrt(n_stimuli * n_repeats * (n_repeats - 1))[:, None, None]
         trials = xp.reshape(noise, (-1, noise.shape[2]))
         covariance = means.T @ means
+        # In place: with many units a third matrix of them would not fit where two do.
         covariance -= trials.T @ trials
         return covariance
     total = xp.zeros((means.shape[1], means.shape[1]), dtype=means.dtype, device=device(means))
     for _ in range(n_splits):
         first, second = (half - xp.mean(half, axis=0) for half in halves(means, noise, present, rng))
+        # The halves share no trial, so that E (first mean)(second mean)ᵀ has no noise; either half may stand first.
         total += first.T @ second
     return (total + total.T) / (2 * n_splits * (n_stimuli - 1))
 

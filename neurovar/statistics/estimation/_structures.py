@@ -101,6 +101,7 @@ def _structure(noise: Tensor, dof: int, *, kind: str, rank: int | None, ridge: f
     """A noise structure of `kind` from centred noise (trial, unit)."""
     if (rank is not None) != (kind == "low_rank"):
         raise ValueError(f"expected a rank for kind 'low_rank' and none for others, got kind {kind!r}, rank {rank}")
+    # Of the diagonal alone: no matrix of units is made for it.
     variance = noise.square().sum(0) / dof + ridge
     if kind == "diagonal":
         return Diagonal(variance)
@@ -115,4 +116,5 @@ def _structure(noise: Tensor, dof: int, *, kind: str, rank: int | None, ridge: f
     _, singular, axes = svds(noise.cpu().numpy() / dof**0.5, k=rank, v0=start)
     order = np.argsort(-singular)
     factors = torch.from_numpy(axes[order].T * singular[order]).to(variance)
+    # The rest of each unit's variance; rounding may leave it a little below 0.
     return LowRankPlusDiagonal(factors, (variance - factors.square().sum(1)).clamp(min=0))

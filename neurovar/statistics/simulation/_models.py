@@ -123,6 +123,8 @@ def modulated_poisson(
             f"expected a gain variance above 0 and a correlation from 0 to 1, got {gain_variance}, {gain_correlation}"
         )
     rng = np.random.default_rng(rng)
+    # Gamma shapes add at one scale: A + B_u has shape 1/σ², and times the scale σ² mean 1 and variance σ². What two
+    # units share is A, with variance ρσ².
     shared = rng.standard_gamma(gain_correlation / gain_variance, size=(*rates.shape[:2], 1))
     private = rng.standard_gamma((1 - gain_correlation) / gain_variance, size=rates.shape)
     return _counts(rates, gain_variance * (shared + private), rng).assign_attrs(
@@ -170,6 +172,7 @@ def poisson_lognormal(rates: xr.DataArray, *, noise: Covariance, rng: np.random.
     """
     _require_rates(rates)
     rng = np.random.default_rng(rng)
+    # E exp(e) = exp(C_uu/2) for e ~ N(0, C): taken off, the gain's mean is 1.
     gains = np.exp(draw(noise, rates.shape, rng) - noise.diagonal().double().cpu().numpy() / 2)
     return _counts(rates, gains, rng).assign_attrs(model="poisson_lognormal", **_truth(noise))
 
@@ -234,6 +237,8 @@ def population(
         deviation = np.zeros(shape) if counts else rng.standard_normal(shape)
     values = signal.values[:, None] + deviation
     if counts:
+        # The signal has variance 1, so that E exp(m/2) = exp(1/8): 5 spikes on average, with a spread of rates like
+        # cortex.
         values = rng.poisson(5 * np.exp(values / 2 - 1 / 8)).astype(float)
     attrs = signal.attrs | {"units": "spike count"} if counts else signal.attrs
     return xr.DataArray(values, dims=DIMS, coords={"stimulus": signal["stimulus"].values}, attrs=attrs)
@@ -243,6 +248,7 @@ def draw(noise: Covariance, shape: tuple[int, ...], rng: np.random.Generator) ->
     """Noise (stimulus, repeat, unit) in float64."""
     if noise.n != shape[-1]:
         raise ValueError(f"expected noise of {shape[-1]} units, got {noise.n}")
+    # Covariances draw with torch: NumPy's generator gives it a seed, so that one `rng` makes the whole simulation.
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     return noise.sample(shape[:-1], generator=generator).double().cpu().numpy()
 
@@ -254,6 +260,7 @@ def float_type(trials: xr.DataArray) -> np.dtype:
 def _counts(rates: xr.DataArray, gains: np.ndarray | float, rng: np.random.Generator) -> xr.DataArray:
     """Poisson counts, in floating point for the sake of NaN."""
     absent = np.isnan(rates.values)
+    # Poisson has no NaN: absent trials draw at rate 0 and are put back.
     drawn = rng.poisson(np.where(absent, 0, rates.values * gains))
     counts = np.where(absent, np.nan, drawn).astype(float_type(rates), copy=False)
     return rates.copy(data=counts).assign_attrs(units="spike count")

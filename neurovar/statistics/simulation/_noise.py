@@ -50,6 +50,7 @@ def differential_correlations(noise: Covariance, derivative: ArrayLike, *, epsil
         raise ValueError(f"expected {noise.n} finite derivatives, one a unit, got {direction}")
     if not 0 <= epsilon < np.inf:
         raise ValueError(f"expected an epsilon of at least 0, got {epsilon}")
+    # ε f′f′ᵀ is one more factor √ε f′: low-rank noise stays low-rank. I = f′ᵀC⁻¹f′ follows from Sherman–Morrison.
     factor = torch.from_numpy(direction * epsilon**0.5).to(noise.device, noise.dtype)[:, None]
     match noise:
         case Diagonal():
@@ -102,6 +103,7 @@ def signal_aligned(tuning: xr.DataArray, *, n_dimensions: int, fraction: float, 
     n_units = tuning.sizes["unit"]
     centred = tuning.values - tuning.values.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred.astype(float), full_matrices=False)
+    # A singular value of rounding is no dimension of the signal.
     rank = int((singular > 1e-10 * max(singular[0], np.finfo(float).tiny)).sum())
     if not 1 <= n_dimensions <= min(rank, n_units - 1):
         raise ValueError(
@@ -109,6 +111,7 @@ def signal_aligned(tuning: xr.DataArray, *, n_dimensions: int, fraction: float, 
             f"got {n_dimensions}"
         )
     inside = axes[:n_dimensions].T @ axes[:n_dimensions]
+    # Both parts are projections: of trace k and N − k, so that each has its share of the trace.
     outside = np.eye(n_units) - inside
     matrix = fraction / n_dimensions * inside + (1 - fraction) / (n_units - n_dimensions) * outside
     return Dense(torch.from_numpy(trace * matrix))

@@ -47,6 +47,7 @@ def present(tuning: xr.DataArray, *, n_repeats: int | Sequence[int], rng: np.ran
     if repeats.shape not in ((), (len(tuning),)) or repeats.dtype.kind not in "iu" or (repeats < 1).any():
         raise ValueError(f"expected 1 repeat or more, of all or each of {len(tuning)} stimuli, got {n_repeats}")
     shown = np.repeat(np.arange(len(tuning)), repeats)
+    # All trials of all stimuli in one random order: what drifts is then independent of the stimulus.
     order = trial_order(np.random.default_rng(rng).permutation(shown))
     trials = np.where(order[..., None] < 0, np.nan, tuning.values[:, None])
     return xr.DataArray(
@@ -162,11 +163,13 @@ def _drift(
         raise ValueError(f"expected at least 2 presentations for a drift, got {shape[0]}")
     match path:
         case "random_walk":
+            # Its standard deviation does not matter: every path is scaled to the one asked for.
             paths = rng.standard_normal(shape).cumsum(axis=0)
         case "sinusoid":
             paths = np.sin(2 * np.pi * (np.arange(shape[0])[:, None] / shape[0] + rng.random(shape[1])))
         case _:
             raise ValueError(f"expected a path 'random_walk' or 'sinusoid', got {path!r}")
+    # Exactly, over all T presentations (divisor T): the truth of a simulation is no expectation but a number.
     return standard_deviation * (paths - paths.mean(axis=0)) / paths.std(axis=0)
 
 

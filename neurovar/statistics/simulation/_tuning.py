@@ -45,7 +45,9 @@ def tuning(*, n_stimuli: int, n_units: int, exponent: float, rng: np.random.Gene
         raise ValueError(f"expected a finite exponent, got {exponent}")
     rng = np.random.default_rng(rng)
     spectrum = np.arange(1, n_units + 1) ** -float(exponent)
+    # The Q of a Gaussian matrix: axes that favour no unit.
     rotation, _ = np.linalg.qr(rng.standard_normal((n_units, n_units)))
+    # Σ variances = n_units: an average of 1 a unit, whatever the exponent.
     scale = np.sqrt(spectrum / spectrum.sum() * n_units)
     return xr.DataArray(
         (rng.standard_normal((n_stimuli, n_units)) * scale) @ rotation.T,
@@ -99,6 +101,7 @@ def orientation_tuning(
             "expected a baseline and an amplitude of at least 0 and a concentration above 0, "
             f"got {baseline}, {amplitude} and {concentration}"
         )
+    # Orientation repeats after 180°: twice the difference goes around the circle once.
     preferred = 180 * np.arange(n_units) / n_units
     difference = np.deg2rad(angles[:, None] - preferred)
     return xr.DataArray(

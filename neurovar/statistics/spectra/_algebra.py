@@ -29,6 +29,7 @@ def centred_trials(values: Array) -> Array:
     values = floating(values)
     present = like(present_trials(values)[:, :, None], values)
     trials = xp.where(present > 0, values, xp.zeros_like(present))
+    # Centring changes no spectrum, but Gram matrices of large means would lose digits.
     trials -= xp.sum(trials, axis=(0, 1)) / xp.sum(present)
     trials *= present
     return trials
@@ -36,6 +37,7 @@ def centred_trials(values: Array) -> Array:
 
 def half_weights(present: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Weights (stimulus, repeat) with which trials make the means of two random halves, as `responses.split` draws."""
+    # The mean of some rows of the identity is what each repeat weighs in the mean of those repeats.
     n_repeats = present.shape[1]
     return split_kernel(np.where(present[:, :, None], np.eye(n_repeats), np.nan), rng)
 
@@ -100,6 +102,7 @@ def principal_axes(rows: Array, n: int) -> Array:
     if rows.shape[1] <= rows.shape[0]:
         return leading_eigenvectors(rows.T @ rows, n)[1]
     axes = rows.T @ leading_eigenvectors(rows @ rows.T, n)[1]
+    # XXᵀw = gw gives the axis Xᵀw, of length √g.
     length = xp.sqrt(xp.sum(axes * axes, axis=0))
     return axes / xp.where(length > 0, length, xp.ones_like(length))
 

@@ -23,7 +23,9 @@ def cross_decomposition(values: Array, n_splits: int, rng: np.random.Generator) 
     present, trials = present_trials(values), centred_trials(values)
     n_stimuli, n_repeats, n_units = trials.shape
     trials = xp.reshape(trials, (n_stimuli * n_repeats, n_units))
+    # Half for the axes, half for the variances: an axis that suits its own stimuli would flatter them.
     n_train = n_stimuli // 2
+    # Centring takes one dimension from the training stimuli.
     n_ranks = min(n_train - 1, n_units, MOST_RANKS)
     total = 0
     for _ in range(n_splits):
@@ -39,6 +41,7 @@ def cross_decomposition(values: Array, n_splits: int, rng: np.random.Generator) 
 def cross_axes(first: Array, second: Array, n: int) -> Array:
     """The `n` leading eigenvectors of X₁ᵀX₂ + X₂ᵀX₁ as columns (unit, n), from within the span of the rows."""
     xp = array_namespace(first)
+    # X₁ᵀX₂ + X₂ᵀX₁ is units × units, but has no more dimensions than the rows: in their basis it is small.
     basis, coordinates = xp.linalg.qr(xp.concat([first, second], axis=0).T)
     cross = coordinates[:, : len(first)] @ coordinates[:, len(first) :].T
     return basis @ leading_eigenvectors(cross + cross.T, n)[1]

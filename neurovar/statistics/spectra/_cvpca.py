@@ -28,6 +28,8 @@ def cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     present, trials = present_trials(values), centred_trials(values)
     n_stimuli, n_repeats, n_units = trials.shape
     trials = xp.reshape(trials, (n_stimuli * n_repeats, n_units))
+    # One Gram matrix of all S·R trials costs (S·R)²·N products, those of a split's halves 3·S²·N: the one matrix
+    # is cheaper if R² ≤ 3·n_splits.
     gram = trials @ trials.T if n_stimuli <= n_units and n_repeats**2 <= 3 * n_splits else None
     total = 0
     for _ in range(n_splits):
@@ -35,6 +37,8 @@ def cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
         if gram is None:
             total = total + cross_spectrum(weighted(trials, first), weighted(trials, second))
         else:
+            # A half's means are W X of the trials X, so that their products are W (XXᵀ) Wᵀ: weighted rows, then
+            # columns.
             rows = weighted(gram, first).T
             total = total + _gram_spectrum(weighted(rows, first), weighted(rows, second), n_units)
     return total / n_splits
@@ -55,6 +59,7 @@ def _gram_spectrum(own: Array, cross: Array, n_units: int) -> Array:
     X₁'s scores on its n-th axis are √gₙ wₙ, with g and w the eigenvalues and eigenvectors of X₁X₁ᵀ, and those of X₂
     are X₂X₁ᵀwₙ / √gₙ: the product is wₙᵀ X₂X₁ᵀ wₙ.
     """
+    # Taking the means off rows and columns of XXᵀ is the same as centring X over stimuli.
     own, cross = (centred(centred(gram).T).T for gram in (own, cross))
     return _rayleigh(own, cross, len(own), n_units)
 

@@ -135,6 +135,7 @@ def eigenmoments_kernel(
     that the sum over stimuli counts what is the pair's alone twice: once too often in each draw.
     """
     n_units = values.shape[2]
+    # Products of trials are all that counts, and a rotation of the units keeps them.
     values = in_fewer_units(values) if has_fewer_trials(values) else values
     present, trials = present_trials(values), centred_trials(values)
     draw = _signal_samples if of == "signal" else _noise_samples
@@ -153,6 +154,7 @@ def eigenmoments_kernel(
             one_draw += deviation.T @ deviation / n_splits
             for members in stimuli[:, rows]:
                 np.add.at(influence, members, deviation / n_splits)
+    # Var of a sum over pairs is Σ over pairs; added over the two stimuli of a pair, its own part comes twice.
     counted_twice = one_draw / n_splits if of == "signal" else 0
     few = of == "noise" and len(present) < FEW_STIMULI
     over_stimuli = one_draw if few else influence.T @ influence - counted_twice
@@ -170,8 +172,10 @@ def _signal_samples(trials: Array, present: np.ndarray, rng: np.random.Generator
 def _noise_samples(trials: Array, present: np.ndarray, rng: np.random.Generator) -> Samples:
     """Differences of pairs of repeats, twice the same, (pair, unit)."""
     n_repeats = present.shape[1]
+    # A random order of the repeats that are present, in neighbours two by two; absent ones sort last and drop out.
     order = np.argsort(np.where(present, rng.random(present.shape), np.inf), axis=1)
     order += n_repeats * np.arange(len(present))[:, None]
+    # ⌊Rₛ/2⌋ pairs of stimulus s.
     whole = np.arange(n_repeats // 2) < present.sum(axis=1, keepdims=True) // 2
     pairs = np.stack([order[:, : n_repeats // 2 * 2 : 2][whole], order[:, 1::2][whole]])
     pairs = pairs[:, rng.permutation(pairs.shape[1])]
@@ -184,8 +188,8 @@ def _differences(rows: Array, pairs: np.ndarray) -> Array:
     if is_dask_array(rows):
         needed, pairs = np.unique(pairs, return_inverse=True)
         rows, pairs = rows[needed].compute(), pairs.reshape(2, -1)
-    one, other = positions(pairs, rows)
-    return (rows[one] - rows[other]) / 2**0.5
+    minuend, subtrahend = positions(pairs, rows)
+    return (rows[minuend] - rows[subtrahend]) / 2**0.5
 
 
 def _cycle_moments(first: Array, second: Array, n_moments: int, n_units: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +202,10 @@ def _cycle_moments(first: Array, second: Array, n_moments: int, n_units: int) ->
     xp = array_namespace(first)
     n_samples = len(first)
     gram = xp.astype(first @ second.T, xp.float64)
+    # Powers up to `n_moments` of a product of responses overflow or vanish: divided by the mean size first.
     scale = float(xp.sum(xp.abs(gram))) / n_samples**2
     gram = gram / (scale or 1.0)
+    # Only i < j: a path along increasing samples, so that none enters twice.
     upward = xp.triu(gram, k=1) / n_samples
     closed, paths = [gram], [like(np.eye(n_samples), gram)]
     for _ in range(n_moments - 1):
@@ -207,9 +213,11 @@ def _cycle_moments(first: Array, second: Array, n_moments: int, n_units: int) ->
         paths.append(paths[-1] @ upward)
     moments, without = np.empty(n_moments), np.empty((n_samples, n_moments))
     for p in range(1, n_moments + 1):
+        # The diagonal of (F^(p−1−q) A) F^q, without the product: Σ_j of entries times those of the transpose.
         through = sum(xp.sum(closed[p - 1 - q] * paths[q].T, axis=1) for q in range(p))
         through = np.asarray(to_device(through, "cpu"))
         unit = scale**p * float(n_samples) ** (p - 1) / n_units
+        # Every cycle passes p samples, and there are n-choose-p of them; without sample i, those of n − 1.
         moments[p - 1] = through.sum() / p * unit / comb(n_samples, p)
         without[:, p - 1] = (through.sum() / p - through) * unit / comb(n_samples - 1, p)
     return moments, without

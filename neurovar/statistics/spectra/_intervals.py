@@ -125,6 +125,7 @@ def exponent_interval(
     """
     estimate, values = _estimator(responses, of, method, ranks, n_moments, n_splits)
     axes = _axes(values.shape, over, n_bootstrap)
+    # A stream for each replicate: the result does not depend on which worker computes it.
     own, *seeds = np.random.default_rng(rng).spawn(n_bootstrap + 1)
     exponent = estimate(values, own)
     replicates = Parallel(n_jobs=n_jobs)(delayed(_half_estimate)(values, estimate, axes, seed) for seed in seeds)
@@ -134,6 +135,7 @@ def exponent_interval(
             f"expected at least 2 halves with a reliable exponent, got {len(finite)} of {n_bootstrap}: choose a lower "
             "window or fewer moments, or use more stimuli or repeats"
         )
+    # About their own mean: halves have another bias than all data, which is no part of the error.
     error = float(finite.std(ddof=1))
     return ExponentInterval(exponent, exponent - 1.96 * error, exponent + 1.96 * error, error, len(finite))
 
@@ -181,6 +183,7 @@ def _half_estimate(values: np.ndarray, estimate: Estimate, axes: list[int], rng:
     """NaN where the half allows no estimate."""
     for axis in axes:
         size = values.shape[axis]
+        # Without replacement, each dim for itself: no unit or stimulus beside its own copy.
         values = np.take(values, rng.permutation(size)[: size // 2], axis=axis)
     try:
         return estimate(values, rng)

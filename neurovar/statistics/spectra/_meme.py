@@ -166,16 +166,21 @@ def fit_law(estimate: MomentEstimate, n_units: int, law: str) -> tuple[np.ndarra
             f"expected positive eigenmoments, got {moments[first - 1]:.3g} for p = {first}; use fewer moments, "
             "more stimuli or more repeats"
         )
+    # By the delta method the covariance of log m is that of m over m mᵀ.
     whitening = _whitening(estimate.one_draw / np.outer(moments, moments))
 
     def misfit(free: np.ndarray) -> np.ndarray:
         return whitening @ np.log(_moments(free, n_units, len(moments)) / moments)
 
+    # The level at which a 1/n law has the first moment, Σλ/N, of the data.
     starts, limits = _starts(float(np.log(moments[0] * n_units / (1 / np.arange(1, n_units + 1)).sum())), n_units, law)
+    # The break makes several valleys: one start an octave of ranks, and the best of them.
     fits = [least_squares(misfit, start, bounds=limits, x_scale="jac") for start in starts]
     best = min(fits, key=lambda fit: fit.cost)
+    # δθ = J⁺ W δ(log m) to first order, J the Jacobian of the whitened misfit.
     errors = estimate.standard_error(np.linalg.pinv(best.jac) @ whitening / moments)
     parameters = _from_free(best.x)
+    # δ(e^x) = e^x δx for what was fitted as a logarithm.
     return parameters, errors * np.where(_is_log(best.x), parameters, 1)
 
 
@@ -191,6 +196,7 @@ def _starts(level: float, n_units: int, law: str) -> tuple[list[list[float]], tu
 def _whitening(covariance: np.ndarray) -> np.ndarray:
     """W with WᵀW the inverse of a covariance matrix, without directions that are rounding errors."""
     values, vectors = np.linalg.eigh(covariance)
+    # High moments are nearly functions of low ones: what is below rounding would be whitened into noise.
     kept = values > len(values) * np.finfo(float).eps * values[-1]
     return (vectors[:, kept] / np.sqrt(values[kept])).T
 
@@ -201,6 +207,7 @@ def _moments(free: np.ndarray, n_units: int, n_moments: int) -> np.ndarray:
 
 
 def _log_eigenvalues(free: np.ndarray, n_units: int) -> np.ndarray:
+    # In logarithms both laws are (piecewise) straight lines, and the break is continuous by construction.
     log_rank = np.log(np.arange(1, n_units + 1))
     if len(free) == 2:
         return free[0] - free[1] * log_rank

@@ -19,6 +19,7 @@ from neurovar.statistics.spectra._algebra import (
 def noise_cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     """Noise spectrum of an array (stimulus, repeat, unit) with four repeats of each stimulus, half of them held out."""
     present, trials = present_trials(values), centred_trials(values)
+    # Each half has ⌊Rₛ/2⌋ trials of a stimulus, and residuals about their own mean lose one.
     dof = int((present.sum(axis=1) // 2 - 1).sum())
     total = 0
     for _ in range(n_splits):
@@ -32,6 +33,7 @@ def noise_cross_decomposition(values: Array, n_splits: int, rng: np.random.Gener
     present, trials = present_trials(values), centred_trials(values)
     n_train = len(present) // 2
     dof = present.sum(axis=1) - 1
+    # The fewest degrees of freedom that a training half can have: all splits then have the same number of ranks.
     least = int(np.sort(dof)[:n_train].sum())
     total = 0
     for _ in range(n_splits):
@@ -49,5 +51,6 @@ def _residuals(trials: Array, chosen: np.ndarray) -> Array:
 
 
 def _held_out_variance(train: Array, test: Array, rank: int) -> Array:
+    # Axes beyond the training set's degrees of freedom would be arbitrary.
     scores = test @ principal_axes(train, min(rank, train.shape[1], MOST_RANKS))
     return array_namespace(test).sum(scores * scores, axis=0)

@@ -52,6 +52,7 @@ def _require_room(values: da.Array) -> None:
     from neurovar._memory import GB, NEGLIGIBLE, available
 
     n = min(values.shape[0] * values.shape[1], values.shape[2])
+    # Small matrices are not worth asking the system for its memory.
     needed = COPIES * n**2 * values.dtype.itemsize
     if needed > NEGLIGIBLE and needed > (free := available(torch.device("cpu"))):
         raise ValueError(
@@ -76,6 +77,7 @@ def in_fewer_units(values: da.Array) -> np.ndarray:
     together = max(1, UNITS_AT_ONCE // n_trials)
     gram = _gram(trials.T.rechunk({0: together, 1: -1})[:, None, :])
     squares, vectors = np.linalg.eigh(gram.astype(np.float64))
+    # G = V diag(g) Vᵀ = (V√g)(V√g)ᵀ: rows of V√g have the products of the trials; rounding may leave g below 0.
     rotated = (vectors * np.sqrt(np.maximum(squares, 0))).astype(gram.dtype).reshape(n_stimuli, n_repeats, n_trials)
     return np.where(present_trials(values)[:, :, None], rotated, np.nan)
 
@@ -95,9 +97,11 @@ def _cross_decomposition(values: da.Array, n_splits: int, rng: np.random.Generat
     n_train = n_stimuli // 2
     for _ in range(n_splits):
         weights = half_weights(present, rng)
+        # The same stimuli as in memory, where the first half of the permutation gives the axes.
         train = (rng.permutation(n_stimuli).argsort() < n_train)[:, None]
         parts = [[weighted_repeats(trials, half * chosen) for half in weights] for chosen in (train, ~train)]
         own, cross = _covariation(parts[0], n_train), _covariation(parts[1], n_stimuli - n_train)
+        # With fewer training rows than units the rest of the space has eigenvalue 0, above the negative ones.
         own = _without_null_space(own) if 2 * n_train < n_units else own
         yield own, cross, n_stimuli - n_train - 1, min(n_train - 1, n_units, MOST_RANKS)
 
@@ -133,6 +137,7 @@ def _without_null_space(own: np.ndarray) -> np.ndarray:
     """Directions of no covariation, which rank above negative ones, put last: the spectra stay within the span."""
     values, vectors = np.linalg.eigh(own)
     null = np.abs(values) <= len(own) * np.finfo(own.dtype).eps * np.abs(values).max()
+    # Lower than the lowest: as eigenvalues are taken from the top, these axes come last.
     return (vectors * np.where(null, 2 * values[0] - 1, values)) @ vectors.T
 
 

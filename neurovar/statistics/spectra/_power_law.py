@@ -105,6 +105,7 @@ def fit_power_law(spectrum: xr.DataArray, *, ranks: tuple[int, int]) -> PowerLaw
         )
     window = spectrum.sel(rank=slice(low, high))
     rank, value = window["rank"].values.astype(float), window.values
+    # Held-out variances have no noise floor and may be negative: these have no logarithm.
     positive = value > 0
     if positive.sum() < 2:
         raise ValueError(f"expected positive variances at ranks {low}–{high}, got {int(positive.sum())}")
@@ -210,6 +211,8 @@ def smoothness_bound(d: float) -> float:
 
 def power_law_kernel(rank: np.ndarray, value: np.ndarray) -> tuple[float, float]:
     """Exponent and amplitude by least squares of log value on −log rank with weights 1/rank."""
+    # polyfit multiplies residuals, not their squares, by w: 1/√n makes the weights 1/n. Ranks n … 2n then weigh
+    # Σ 1/n ≈ ln 2 whatever n, so that each octave counts alike.
     slope, intercept = np.polyfit(-np.log(rank), np.log(value), 1, w=rank**-0.5)
     return float(slope), float(np.exp(intercept))
 

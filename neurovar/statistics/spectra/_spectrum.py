@@ -175,6 +175,7 @@ def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tu
     if len(values) < n_stimuli:
         raise ValueError(f"expected at least {n_stimuli} stimuli with {n_repeats} repeats, got {len(values)}")
     kernel = kernels[method]
+    # Of chunked responses only the smaller of trials × trials and units × units is brought into memory.
     if responses.chunks is not None:
         kernel = partial(spectrum_out_of_core, kernel=kernel, of=of, method=method)
     return kernel, values
