@@ -16,7 +16,8 @@ import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
 from neurovar_datasets._reading import allen as _allen
-from neurovar_datasets._reading.hdf5 import checked, expect, open_hdf5
+from neurovar_datasets._reading.hdf5 import open_hdf5
+from neurovar_datasets._reading.refusals import checked, expect
 from neurovar_datasets._registry.allen_sessions import FILES
 
 from neurovar.responses import bin_edges

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from neurovar_datasets._fetching.files import content_hash
+from neurovar_datasets._fetching.hashes import content_hash
 from neurovar_datasets._fetching.source import AnyPath, CorruptDataError, File
-from neurovar_datasets._reading import hdf5 as _read
 from neurovar_datasets._reading import nwb as _nwb
 from neurovar_datasets._reading.fields import (
     HDF5,
@@ -28,9 +27,10 @@ from neurovar_datasets._reading.fields import (
     row,
     whole,
 )
+from neurovar_datasets._reading.hdf5 import open_hdf5
+from neurovar_datasets._reading.refusals import checked, counts, expect, reading
 
-import neurovar
-from neurovar.responses import DIMS, TIME_DIMS, arrange, mark, validate_form
+from neurovar.responses import DIMS, TIME_DIMS, arrange, bin_edges, count, mark, validate_form
 
 NWB = ".nwb"
 SUFFIXES = (NUMPY, ".npz", *HDF5, MATLAB, NWB)
@@ -108,24 +108,24 @@ def declare(path: AnyPath) -> Declaration:
     if not path.is_file():
         raise ValueError(f"{path}: expected a TOML file, found none")
     size = path.stat().st_size
-    _read.expect(size <= MAX_TOML_BYTES, path, "size", f"at most {MAX_TOML_BYTES} bytes", size)
-    with _read.reading(path):
+    expect(size <= MAX_TOML_BYTES, path, "size", f"at most {MAX_TOML_BYTES} bytes", size)
+    with reading(path):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     known = [key.name for key in fields(Declaration)]
     unknown = [key for key in content if key not in known]
-    _read.expect(not unknown, path, ", ".join(unknown), f"keys among {', '.join(known)}", "unknown ones")
+    expect(not unknown, path, ", ".join(unknown), f"keys among {', '.join(known)}", "unknown ones")
     missing = [key for key in ("file", "units") if key not in content]
-    _read.expect(not missing, path, ", ".join(missing), "to be declared", "nothing")
+    expect(not missing, path, ", ".join(missing), "to be declared", "nothing")
     try:
         declaration = Declaration(**content)
     except ValueError as error:
         raise CorruptDataError(f"{path}: {error}") from error
     for file in [declaration.path, *(declaration.path.with_name(name) for name in _names_beside(declaration))]:
-        with _read.reading(path, str(file)):
+        with reading(path, str(file)):
             stays = (path.parent / file).resolve().is_relative_to(path.parent.resolve())
-        _read.expect(stays, path, str(file), f"a file in {path.parent} or below", "one elsewhere")
+        expect(stays, path, str(file), f"a file in {path.parent} or below", "one elsewhere")
     declaration = replace(declaration, file=path.parent / declaration.file)
-    _read.expect(declaration.path.is_file(), path, "file", f"a file at {declaration.path}", "none")
+    expect(declaration.path.is_file(), path, "file", f"a file at {declaration.path}", "none")
     return declaration
 
 
@@ -163,8 +163,8 @@ def load(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataAr
     if lazy:
         return _formally_checked(declaration.path, responses)
     if declaration.units == COUNTS:
-        _read.counts(declaration.path, declaration.responses or "responses", responses.values)
-    return _read.checked(declaration.path, responses)
+        counts(declaration.path, declaration.responses or "responses", responses.values)
+    return checked(declaration.path, responses)
 
 
 def read(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataArray:
@@ -211,23 +211,21 @@ def _labelled(responses: xr.DataArray, coords: Mapping[str, np.ndarray], path: P
 
 def _from_nwb(declaration: Declaration) -> xr.DataArray:
     path, column, edges = declaration.path, declaration.stimulus, _edges(declaration)
-    with _read.open_hdf5(path) as file, _read.reading(path):
+    with open_hdf5(path) as file, reading(path):
         shown = _nwb.intervals(file, declaration.intervals, columns=[column])
         columns = _nwb.table(file, _nwb.UNITS, columns=list(declaration.unit_coords.values()))
         n_bytes = 2 * 4 * len(shown["id"]) * len(columns["id"]) * (len(edges) - 1)  # twice, to put them in order
-        _read.expect(n_bytes <= file.limit, path, "window", f"counts of at most {file.limit} bytes", n_bytes)
+        expect(n_bytes <= file.limit, path, "window", f"counts of at most {file.limit} bytes", n_bytes)
         times = _nwb.spike_times(file, np.arange(len(columns["id"])))
         ids, window = ids_of(path, column, shown[column]), (edges[0], edges[-1])
-        counts = neurovar.responses.count(
-            times, shown["start_time"], ids, window=window, bin_width=declaration.bin_width
-        )
+        spikes = count(times, shown["start_time"], ids, window=window, bin_width=declaration.bin_width)
     named = {name: columns[at] for name, at in declaration.unit_coords.items()}
-    return _labelled(counts, {"unit": columns["id"]} | named, path)
+    return _labelled(spikes, {"unit": columns["id"]} | named, path)
 
 
 def _edges(declaration: Declaration) -> np.ndarray:
     start, stop = declaration.window or (0.0, 0.0)
-    return neurovar.responses.bin_edges((start, stop), declaration.bin_width)
+    return bin_edges((start, stop), declaration.bin_width)
 
 
 def _from_array(declaration: Declaration, lazy: bool) -> xr.DataArray:
@@ -246,7 +244,7 @@ def _from_array(declaration: Declaration, lazy: bool) -> xr.DataArray:
         responses = xr.DataArray(data, dims=TIME_DIMS if n_bins else DIMS, coords={"stimulus": ids})
     if n_bins:
         starts = _edges(declaration)[:-1]
-        _read.expect(len(starts) == n_bins, path, name or "time", f"{len(starts)} time bins", n_bins)
+        expect(len(starts) == n_bins, path, name or "time", f"{len(starts)} time bins", n_bins)
         responses = responses.assign_coords(time=starts)
     known = {coord: field_of(path, at) for coord, at in declaration.unit_coords.items()}
     return _labelled(responses, known, path)

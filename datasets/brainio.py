@@ -17,7 +17,7 @@ from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, Source, choose
 from neurovar_datasets._reading import brainio_netcdf as _brainio_netcdf
 from neurovar_datasets._reading import brainio_template as _brainio_template
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.refusals import checked, expect, reading, size_limit
 from neurovar_datasets._registry.brainio_assemblies import ASSEMBLIES, Assembly
 
 from neurovar.responses import flatten, from_responses, mark, to_responses, validate
@@ -95,10 +95,10 @@ def load(
 
 
 def _load_assembly(path: Path, assembly: Assembly, session: str, subject: str | None) -> xr.DataArray:
-    with _read.reading(path, "responses"):
+    with reading(path, "responses"):
         whole_table = _brainio_template.detach(flatten(_brainio_netcdf.read(path)))[0]
     table, together = _of_subject(whole_table, subject)
-    with _read.reading(path, "responses"):
+    with reading(path, "responses"):
         table, dropped = _whole_trials(path, table)
         _check_padding(path, table, None)
         responses = _labelled(_converted(table, None), session)
@@ -116,13 +116,13 @@ def _load_assembly(path: Path, assembly: Assembly, session: str, subject: str | 
         responses = mark(responses, recording="subject" if by_subject else alone)
         attrs |= {"apart": apart}
     attrs |= {"dropped_trials": dropped} if dropped else {}
-    return _read.checked(path, responses.assign_attrs(attrs))
+    return checked(path, responses.assign_attrs(attrs))
 
 
 def _whole_trials(path: Path, table: xr.DataArray) -> tuple[xr.DataArray, int]:
     """The presentations with a value for every unit, and how many others there are."""
     whole = table.notnull().all([dim for dim in table.dims if dim != "presentation"]).values
-    _read.expect(whole.any(), path, "responses", "a presentation with a value for every unit", "none")
+    expect(whole.any(), path, "responses", "a presentation with a value for every unit", "none")
     return (table if whole.all() else table.isel(presentation=np.flatnonzero(whole))), int((~whole).sum())
 
 
@@ -161,14 +161,14 @@ def _converted(table: xr.DataArray, template: xr.DataArray | None) -> xr.DataArr
 
 def _check_padding(path: AnyPath, table: xr.DataArray, template: xr.DataArray | None) -> None:
     """Refuse one stimulus with so many repeats, and so many stimuli, that what pads the others is past all measure."""
-    limit = _read.size_limit(Path(path).stat().st_size)
+    limit = size_limit(Path(path).stat().st_size)
     ids = table.coords.get(_brainio_template.stimulus_name(table))
     n_trials = 0 if template is None else template.shape[0] * template.shape[1]
     if ids is not None and ids.dims == ("presentation",):
         counts = pd.Series(ids.values).value_counts()
         n_trials = max(n_trials, len(counts) * int(counts.max()))
     n_bytes = 8 * n_trials * (table.size // table.sizes["presentation"])
-    _read.expect(n_bytes <= limit, path, "stimulus_id", f"at most {limit} bytes when padded", n_bytes)
+    expect(n_bytes <= limit, path, "stimulus_id", f"at most {limit} bytes when padded", n_bytes)
 
 
 def read(path: AnyPath) -> xr.DataArray:
@@ -194,11 +194,11 @@ def read(path: AnyPath) -> xr.DataArray:
     >>> again.identical(da)
     True
     """
-    with _read.reading(path, "responses"):
+    with reading(path, "responses"):
         table, template = _brainio_template.detach(flatten(_brainio_netcdf.read(path)))
         _check_padding(path, table, template)
         responses = _converted(table, template)
-    return _read.checked(path, responses)
+    return checked(path, responses)
 
 
 def save(responses: xr.DataArray, path: AnyPath) -> None:

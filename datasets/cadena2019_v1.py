@@ -16,7 +16,9 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.archives import npz
+from neurovar_datasets._reading.mat import mat
+from neurovar_datasets._reading.refusals import checked, expect, integers, numbers, reading, unique
 
 from neurovar.responses import mark
 
@@ -136,12 +138,12 @@ def images(*, session: str = ALL, path: AnyPath | None = None) -> xr.DataArray:
     """
     found = find(FILE, path=path)
     shown = _read_responses(found, session)
-    pixels = _read.numbers(found, "images", _arrays(found, ["images"])["images"], ndim=3)
+    pixels = numbers(found, "images", _arrays(found, ["images"])["images"], ndim=3)
     positions = shown["position"].values
-    _read.expect(positions.max() < len(pixels), found, "images", f"over {positions.max()} images", len(pixels))
+    expect(positions.max() < len(pixels), found, "images", f"over {positions.max()} images", len(pixels))
     pixels = pixels[positions]
     in_range = bool((pixels >= 0).all() and (pixels <= WHITE).all())
-    _read.expect(in_range, found, "images", f"pixels from 0 to {WHITE}", "others")
+    expect(in_range, found, "images", f"pixels from 0 to {WHITE}", "others")
     return xr.DataArray(
         np.divide(pixels[:, None], WHITE, dtype=np.float32),
         dims=("stimulus", "channel", "row", "column"),
@@ -161,7 +163,7 @@ def _arrays(path: Path, names: list[str]) -> dict[str, Any]:
             "read. To convert it on your own responsibility, in an isolated environment without network or files of "
             f"value, run there:\n\n{CONVERT}\n"
         )
-    return _read.mat(path, names) if path.suffix == ".mat" else _read.npz(path, names)
+    return mat(path, names) if path.suffix == ".mat" else npz(path, names)
 
 
 def _read_responses(path: Path, session: str) -> xr.DataArray:
@@ -174,7 +176,7 @@ def _read_responses(path: Path, session: str) -> xr.DataArray:
         known = ", ".join(np.unique(of_units["session"])[:10])
         raise ValueError(f"{path}: expected the session_id of some units, such as {known}, got {session!r}")
     ids, types = (_labels(path, field, content[field], n_stimuli) for field in ("image_ids", "image_types"))
-    names = _read.unique(path, "image_types and image_ids", [f"{kind}_{number}" for kind, number in zip(types, ids)])
+    names = unique(path, "image_types and image_ids", [f"{kind}_{number}" for kind, number in zip(types, ids)])
     responses = xr.DataArray(
         values[:, :, chosen].astype(np.result_type(values.dtype, np.float32)),
         dims=("stimulus", "repeat", "unit"),
@@ -190,20 +192,20 @@ def _read_responses(path: Path, session: str) -> xr.DataArray:
         name="responses",
         attrs={"units": _units(values), "window": "one window a trial (see the reference)"},
     )
-    return _read.checked(path, _shown(path, responses, together=session != ALL))
+    return checked(path, _shown(path, responses, together=session != ALL))
 
 
 def _responses(path: Path, content: dict[str, Any]) -> np.ndarray:
     """The responses (repeat, image, unit), of which each unit has as many repeats as the file says."""
-    values = _read.numbers(path, "responses", content["responses"], ndim=3)
+    values = numbers(path, "responses", content["responses"], ndim=3)
     present = ~np.isnan(values)
     finite = not np.isinf(values).any() and not (values < 0).any()
-    _read.expect(finite, path, "responses", "finite responses of 0 or more, or NaN", "infinite or negative ones")
-    n_repeats = _read.integers(path, "repetitions", content["repetitions"])
-    _read.expect(len(n_repeats) == values.shape[2], path, "repetitions", f"{values.shape[2]} units", len(n_repeats))
+    expect(finite, path, "responses", "finite responses of 0 or more, or NaN", "infinite or negative ones")
+    n_repeats = integers(path, "repetitions", content["repetitions"])
+    expect(len(n_repeats) == values.shape[2], path, "repetitions", f"{values.shape[2]} units", len(n_repeats))
     beyond = np.arange(len(values))[:, None] >= n_repeats
     more = int((present.any(axis=1) & beyond).sum())
-    _read.expect(more == 0, path, "responses", "no more repeats of a unit than in repetitions", f"{more} more")
+    expect(more == 0, path, "responses", "no more repeats of a unit than in repetitions", f"{more} more")
     return values
 
 
@@ -224,18 +226,18 @@ def _shown(path: Path, responses: xr.DataArray, *, together: bool) -> xr.DataArr
         responses = mark(responses, recording="session").assign_attrs(incomplete_trials=n_incomplete)
         trials = whole
     expected = "trials that all units have in common"
-    _read.expect(trials.any(), path, "responses", expected, "none; load one session")
+    expect(trials.any(), path, "responses", expected, "none; load one session")
     return responses.isel(stimulus=np.flatnonzero(trials.any(axis=1)), repeat=np.flatnonzero(trials.any(axis=0)))
 
 
 def _labels(path: Path, field: str, values: object, size: int) -> np.ndarray:
     """A column of texts or whole numbers, as str; MATLAB's cells have an array each."""
-    with _read.reading(path, field):
+    with reading(path, field):
         column = np.ravel(np.asarray(values))
-        _read.expect(len(column) == size, path, field, f"{size}, as responses has", len(column))
+        expect(len(column) == size, path, field, f"{size}, as responses has", len(column))
         if column.dtype == object:
             column = np.concatenate([np.ravel(cell)[:1] for cell in column])
         if column.dtype.kind != "U":
-            column = _read.integers(path, field, column)
-        _read.expect(len(column) == size, path, field, f"a text or number in each of {size} cells", len(column))
+            column = integers(path, field, column)
+        expect(len(column) == size, path, field, f"a text or number in each of {size} cells", len(column))
         return np.char.strip(column.astype(str))

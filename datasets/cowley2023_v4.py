@@ -18,7 +18,8 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, Source, choose
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.archives import npy, open_zip
+from neurovar_datasets._reading.refusals import checked, counts, expect, reading
 from neurovar_datasets._registry.cowley2023_sessions import COMMIT, SESSIONS, Session
 
 PIXELS = 112
@@ -87,9 +88,9 @@ def load(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
     ('PE', (5, 15), 'normal (1,200)')
     """
     recording = choose(session, SESSIONS, kind="session")
-    counts = _read_responses(find(recording.responses, path=path), session, recording)
+    recorded = _read_responses(find(recording.responses, path=path), session, recording)
     attrs = SOURCE.attrs(recording.responses) | {"window": "100 ms", "image_kinds": recording.image_kinds}
-    return counts.assign_attrs(attrs)
+    return recorded.assign_attrs(attrs)
 
 
 def images(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
@@ -146,15 +147,15 @@ def _stimulus_ids(session: str, recording: Session) -> list[str]:
 
 def _read_responses(path: Path, session: str, recording: Session) -> xr.DataArray:
     """Labelled counts from the array (unit, stimulus, repeat) of a file."""
-    published = _read.npy(path, lazy=True)
+    published = npy(path, lazy=True)
     shape = (recording.n_units, recording.n_stimuli)
     as_declared = published.dtype == np.float64 and published.ndim == 3 and published.shape[:2] == shape
     expected, got = f"float64 of shape {shape} and repeats", f"{published.dtype} of shape {published.shape}"
-    _read.expect(as_declared, path, "responses", expected, got)
-    counts = np.ascontiguousarray(_read.counts(path, "responses", published).transpose(1, 2, 0))
+    expect(as_declared, path, "responses", expected, got)
+    spikes = np.ascontiguousarray(counts(path, "responses", published).transpose(1, 2, 0))
     labels = {"area": SOURCE.area, "subject": recording.subject, "session": session}
     recorded = xr.DataArray(
-        counts,
+        spikes,
         dims=("stimulus", "repeat", "unit"),
         coords={
             "stimulus": _stimulus_ids(session, recording),
@@ -163,13 +164,13 @@ def _read_responses(path: Path, session: str, recording: Session) -> xr.DataArra
         },
         name="responses",
     )
-    return _read.checked(path, recorded)
+    return checked(path, recorded)
 
 
 def _read_images(path: Path, names: list[str]) -> np.ndarray:
     """The images of these names, (image, channel, row, column), from a zip file that has these and no others."""
     pixels = np.empty((len(names), 3, PIXELS, PIXELS), dtype=np.float32)
-    with _read.open_zip(path) as archive:
+    with open_zip(path) as archive:
         members = _members(path, archive, names)
         for image, name in zip(pixels, names):
             image[:] = _decode(path, name, _read_member(path, archive, members[name])).transpose(2, 0, 1)
@@ -183,14 +184,14 @@ def _members(path: Path, archive: zipfile.ZipFile, names: list[str]) -> dict[str
     members = {PurePosixPath(info.filename).name: info for info in files}
     different = ", ".join(sorted(set(names).symmetric_difference(members))[:5]) or "none"
     expected, got = f"{len(names)} files {names[0]} to {names[-1]}", f"{len(files)}; missing or unexpected: {different}"
-    _read.expect(different == "none" and len(files) == len(names), path, "names", expected, got)
+    expect(different == "none" and len(files) == len(names), path, "names", expected, got)
     return members
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     size, limit = member.file_size, 3 * PIXELS * PIXELS  # no JPEG is larger than its raw pixels
-    _read.expect(size <= limit, path, member.filename, f"at most {limit} bytes", size)
-    with _read.reading(path, member.filename), archive.open(member) as stream:
+    expect(size <= limit, path, member.filename, f"at most {limit} bytes", size)
+    with reading(path, member.filename), archive.open(member) as stream:
         return stream.read(size)  # without the size all would be unpacked, however much it is
 
 
@@ -198,7 +199,7 @@ def _decode(path: Path, name: str, data: bytes) -> np.ndarray:
     """The pixels (row, column, channel) of a JPEG, 0 to 255."""
     from PIL import Image
 
-    with _read.reading(path, name), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+    with reading(path, name), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         form, expected = (*image.size, image.mode), (PIXELS, PIXELS, "RGB")
-        _read.expect(form == expected, path, name, f"an image of {expected}", form)
+        expect(form == expected, path, name, f"an image of {expected}", form)
         return np.asarray(image)

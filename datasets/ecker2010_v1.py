@@ -21,16 +21,15 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
-from neurovar_datasets._reading.hdf5 import (
+from neurovar_datasets._reading.mat import mat, struct_field
+from neurovar_datasets._reading.refusals import (
     checked,
     counts,
     expect,
     increasing_times,
     integers,
-    mat,
     numbers,
     reading,
-    struct_field,
     unique,
 )
 

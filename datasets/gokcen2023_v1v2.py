@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.mat import mat, struct_field
+from neurovar_datasets._reading.refusals import checked, counts, expect, integers, numbers, unique
 
 from neurovar import responses
 
@@ -110,22 +111,21 @@ def load(
     (file,) = choose(session, SOURCE.sessions, kind="session")
     if area is not None:
         choose(area, dict.fromkeys(AREAS), kind="area")
-    counts = _read_counts(find(file, path=path), session)
+    binned = _read_counts(find(file, path=path), session)
     if area is not None:
-        counts = counts.isel(unit=np.flatnonzero(counts["area"].values == area))
-    return responses.rebin(counts.assign_attrs(SOURCE.attrs(file)), window=window, bin_width=bin_width)
+        binned = binned.isel(unit=np.flatnonzero(binned["area"].values == area))
+    return responses.rebin(binned.assign_attrs(SOURCE.attrs(file)), window=window, bin_width=bin_width)
 
 
 def _read_counts(path: Path, session: str) -> xr.DataArray:
     """Labelled counts (stimulus, repeat, unit, time) from the struct `dat`."""
-    dat = _read.mat(path, ["dat"])["dat"]
-    n_units = _read.integers(path, "dat.yDims", _read.struct_field(path, dat, "yDims"))
+    dat = mat(path, ["dat"])["dat"]
+    n_units = integers(path, "dat.yDims", struct_field(path, dat, "yDims"))
     two = len(n_units) == len(AREAS) and bool((n_units > 0).all())
-    _read.expect(two, path, "dat.yDims", "the number of V1 and of V2 units", n_units)
-    trials, values = _trials(path, _read.struct_field(path, dat, "seq"), n_units.sum())
+    expect(two, path, "dat.yDims", "the number of V1 and of V2 units", n_units)
+    trials, values = _trials(path, struct_field(path, dat, "seq"), n_units.sum())
     unit_ids = [
-        _read.unique(path, "dat.units", _read.integers(path, "dat.units", ids))
-        for ids in _by_area(path, dat, "units", n_units)
+        unique(path, "dat.units", integers(path, "dat.units", ids)) for ids in _by_area(path, dat, "units", n_units)
     ]
     rates = _by_area(path, dat, "firingRates", n_units)
     of_units = {
@@ -135,7 +135,7 @@ def _read_counts(path: Path, session: str) -> xr.DataArray:
         "unit_id": np.concatenate(unit_ids),
         "firing_rate": np.concatenate(rates),
     }
-    counts = xr.DataArray(
+    binned = xr.DataArray(
         _counts(path, values)[None],
         dims=("stimulus", "repeat", "unit", "time"),
         coords={
@@ -148,47 +148,43 @@ def _read_counts(path: Path, session: str) -> xr.DataArray:
         name="responses",
         attrs={"bin_width": BIN_WIDTH},
     )
-    return _read.checked(path, counts)
+    return checked(path, binned)
 
 
 def _by_area(path: Path, dat: np.ndarray, name: str, n_units: np.ndarray) -> list[np.ndarray]:
     """A field of `dat` that is a cell array with a column of finite numbers for each area."""
-    cells = _read.struct_field(path, dat, name)
+    cells = struct_field(path, dat, name)
     as_cells = cells.dtype == object and cells.size == len(AREAS)
-    _read.expect(
-        as_cells, path, f"dat.{name}", f"a cell array of {len(AREAS)}", f"{cells.dtype} of shape {cells.shape}"
-    )
-    columns = [_read.numbers(path, f"dat.{name}", cell).ravel() for cell in cells.ravel()]
+    expect(as_cells, path, f"dat.{name}", f"a cell array of {len(AREAS)}", f"{cells.dtype} of shape {cells.shape}")
+    columns = [numbers(path, f"dat.{name}", cell).ravel() for cell in cells.ravel()]
     sizes = [len(column) for column in columns]
-    _read.expect(sizes == n_units.tolist(), path, f"dat.{name}", f"{n_units} values, as in dat.yDims", sizes)
+    expect(sizes == n_units.tolist(), path, f"dat.{name}", f"{n_units} values, as in dat.yDims", sizes)
     finite = all(np.isfinite(column).all() for column in columns)
-    _read.expect(finite, path, f"dat.{name}", "finite numbers", "NaN or infinity")
+    expect(finite, path, f"dat.{name}", "finite numbers", "NaN or infinity")
     return columns
 
 
 def _trials(path: Path, seq: np.ndarray, n_units: int) -> tuple[np.ndarray, np.ndarray]:
     """The number of each trial, increasing, and what `seq` has of it, (trial, unit, time)."""
     names = seq.dtype.names or ()
-    _read.expect({"trialId", "T", "y"} <= set(names), path, "dat.seq", "fields trialId, T and y", names[:20])
-    _read.expect(seq.size > 0, path, "dat.seq", "at least one trial", seq.shape)
-    values = [_read.numbers(path, "dat.seq.y", trial["y"], ndim=2) for trial in seq.ravel()]
+    expect({"trialId", "T", "y"} <= set(names), path, "dat.seq", "fields trialId, T and y", names[:20])
+    expect(seq.size > 0, path, "dat.seq", "at least one trial", seq.shape)
+    values = [numbers(path, "dat.seq.y", trial["y"], ndim=2) for trial in seq.ravel()]
     shapes = {value.shape for value in values}
     n_bins = values[0].shape[1]
     expected = f"the same {n_units} × T values, T > 0, of every trial"
-    _read.expect(shapes == {(n_units, n_bins)} and n_bins > 0, path, "dat.seq.y", expected, sorted(shapes)[:5])
+    expect(shapes == {(n_units, n_bins)} and n_bins > 0, path, "dat.seq.y", expected, sorted(shapes)[:5])
     for trial in seq.ravel():
-        length = _read.integers(path, "dat.seq.T", trial["T"]).tolist()
-        _read.expect(length == [n_bins], path, "dat.seq.T", f"{n_bins}, the columns of y", length[:5])
-    numbers = _read.integers(
-        path, "dat.seq.trialId", np.concatenate([np.ravel(trial["trialId"]) for trial in seq.ravel()])
-    )
-    increasing = len(numbers) == seq.size and bool((np.diff(numbers) > 0).all())
-    _read.expect(increasing, path, "dat.seq.trialId", "one for each trial, increasing", numbers[:5])
-    return numbers, np.stack(values).astype(np.float64)
+        length = integers(path, "dat.seq.T", trial["T"]).tolist()
+        expect(length == [n_bins], path, "dat.seq.T", f"{n_bins}, the columns of y", length[:5])
+    trial_ids = integers(path, "dat.seq.trialId", np.concatenate([np.ravel(trial["trialId"]) for trial in seq.ravel()]))
+    increasing = len(trial_ids) == seq.size and bool((np.diff(trial_ids) > 0).all())
+    expect(increasing, path, "dat.seq.trialId", "one for each trial, increasing", trial_ids[:5])
+    return trial_ids, np.stack(values).astype(np.float64)
 
 
 def _counts(path: Path, values: np.ndarray) -> np.ndarray:
     """The counts from which each trial's mean over time was subtracted, were they 0 at least once."""
     mean = np.abs(values.mean(axis=2)).max()
-    _read.expect(mean < 1e-6, path, "dat.seq.y", "a mean of 0 over the time of each trial", f"up to {mean:g}")
-    return _read.counts(path, "dat.seq.y minus its minimum", values - values.min(axis=2, keepdims=True))
+    expect(mean < 1e-6, path, "dat.seq.y", "a mean of 0 over the time of each trial", f"up to {mean:g}")
+    return counts(path, "dat.seq.y minus its minimum", values - values.min(axis=2, keepdims=True))

@@ -24,18 +24,9 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
-from neurovar_datasets._reading.hdf5 import (
-    Hdf5,
-    checked,
-    expect,
-    integers,
-    is_hdf5,
-    mat,
-    numbers,
-    open_hdf5,
-    reading,
-    struct_field,
-)
+from neurovar_datasets._reading.hdf5 import Hdf5, is_hdf5, open_hdf5
+from neurovar_datasets._reading.mat import mat, struct_field
+from neurovar_datasets._reading.refusals import checked, expect, integers, numbers, reading
 
 from neurovar.responses import TIME_DIMS, bin_edges
 

@@ -16,7 +16,8 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.mat import mat
+from neurovar_datasets._reading.refusals import checked, expect, numbers
 
 from neurovar import responses
 
@@ -110,15 +111,15 @@ def load(
 
 def _read_residuals(path: Path, session: str) -> xr.DataArray:
     """Labelled residuals (stimulus, repeat, unit, time) from the matrices (trial and time, unit)."""
-    content = _read.mat(path, list(POPULATIONS))
-    tables = [_read.numbers(path, name, content[name], ndim=2) for name in POPULATIONS]
+    content = mat(path, list(POPULATIONS))
+    tables = [numbers(path, name, content[name], ndim=2) for name in POPULATIONS]
     n_rows, n_units = {len(table) for table in tables}, [table.shape[1] for table in tables]
     fits = len(n_rows) == 1 and min(n_rows) > 0 and min(n_rows) % N_BINS == 0 and min(n_units) > 0
     expected, got = f"units, and the same number of rows, a multiple of {N_BINS}", [table.shape for table in tables]
-    _read.expect(fits, path, FIELDS, expected, got)
+    expect(fits, path, FIELDS, expected, got)
     values = np.concatenate(tables, axis=1).reshape(-1, N_BINS, sum(n_units)).transpose(0, 2, 1).astype(np.float64)
     mean = np.abs(values.mean(axis=0)).max()
-    _read.expect(mean < 1e-6, path, FIELDS, "a mean of 0 over trials in each bin", f"up to {mean:g}")
+    expect(mean < 1e-6, path, FIELDS, "a mean of 0 over trials in each bin", f"up to {mean:g}")
     population = np.repeat(list(POPULATIONS.values()), n_units)
     labels = {"population": population, "area": [name[:2] for name in population]}
     labels |= {"subject": np.full(len(population), "not published"), "session": np.full(len(population), session)}
@@ -134,4 +135,4 @@ def _read_residuals(path: Path, session: str) -> xr.DataArray:
         name="responses",
         attrs={"bin_width": BIN_WIDTH},
     )
-    return _read.checked(path, responses.mark(residuals, residuals=RESIDUALS))
+    return checked(path, responses.mark(residuals, residuals=RESIDUALS))

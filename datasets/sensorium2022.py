@@ -19,7 +19,8 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.archives import npy, npy_member, open_zip
+from neurovar_datasets._reading.refusals import checked, expect, integers, numbers, reading, size_limit
 from neurovar_datasets._reading.repeats import check_repeats
 
 from neurovar.responses import arrange
@@ -155,9 +156,9 @@ def images(*, session: str, tier: str = "test", path: AnyPath | None = None) -> 
         shown, first = np.unique(ids, return_index=True)
         pixels = _stack(tree, "images", trials[first])
     in_range = bool((pixels >= 0).all() and (pixels <= WHITE).all())
-    _read.expect(in_range, tree.path, "data/images", f"pixels from 0 to {WHITE}", "others")
+    expect(in_range, tree.path, "data/images", f"pixels from 0 to {WHITE}", "others")
     form = pixels.ndim == 4 and pixels.shape[1] == 1
-    _read.expect(form, tree.path, "data/images", "images 1 × row × column", f"shape {pixels.shape[1:]}")
+    expect(form, tree.path, "data/images", "images 1 × row × column", f"shape {pixels.shape[1:]}")
     return xr.DataArray(
         np.divide(pixels, WHITE, dtype=np.float32),
         dims=("stimulus", "channel", "row", "column"),
@@ -182,15 +183,15 @@ class _Tree:
         return f"{self.prefix}{name}" in self.archive.NameToInfo
 
     def array(self, name: str) -> np.ndarray:
-        _read.expect(self.has(name), self.path, name, "to be there", "nothing")
+        expect(self.has(name), self.path, name, "to be there", "nothing")
         if self.archive is None:
-            return _read.npy(self._inside(name))
-        return _read.npy_member(self.path, self.archive, f"{self.prefix}{name}")
+            return npy(self._inside(name))
+        return npy_member(self.path, self.archive, f"{self.prefix}{name}")
 
     def _inside(self, name: str) -> Path:
         place = (self.path / name).resolve()
         inside = place.is_relative_to(self.path.resolve())
-        _read.expect(inside, self.path, name, "a file in this folder", "a link out of it")
+        expect(inside, self.path, name, "a file in this folder", "a link out of it")
         return place
 
 
@@ -198,13 +199,13 @@ class _Tree:
 def _open(path: Path) -> Iterator[_Tree]:
     if path.is_dir():
         n_bytes = sum(entry.lstat().st_size for entry in path.rglob("*.npy"))
-        yield _Tree(path, None, "", _read.size_limit(n_bytes))
+        yield _Tree(path, None, "", size_limit(n_bytes))
         return
     tiers = "meta/trials/tiers.npy"
-    with _read.open_zip(path) as archive:
+    with open_zip(path) as archive:
         found = [name for name in archive.namelist() if f"/{name}".endswith(f"/{tiers}")]
-        _read.expect(len(found) == 1, path, tiers, "one file of this name", f"{len(found)}")
-        yield _Tree(path, archive, found[0].removesuffix(tiers), _read.size_limit(path.stat().st_size))
+        expect(len(found) == 1, path, tiers, "one file of this name", f"{len(found)}")
+        yield _Tree(path, archive, found[0].removesuffix(tiers), size_limit(path.stat().st_size))
 
 
 def _located(file: File, path: AnyPath | None) -> Path:
@@ -221,35 +222,35 @@ def _read_responses(path: Path, session: str, tier: str) -> xr.DataArray:
         trials, ids = _trials(tree, tier)
         values = _stack(tree, "responses", trials)
         behavior = {name: _stack(tree, name, trials) for name in BEHAVIOR if tree.has(f"data/{name}/{trials[0]}.npy")}
-        _read.expect(values.ndim == 2, path, "data/responses", "a response of each unit", f"shape {values.shape[1:]}")
+        expect(values.ndim == 2, path, "data/responses", "a response of each unit", f"shape {values.shape[1:]}")
         of_units = _unit_coords(tree, session, values.shape[1])
-    _read.expect(bool(values.any()), path, "data/responses", "responses", "only zeros: they were withheld")
+    expect(bool(values.any()), path, "data/responses", "responses", "only zeros: they were withheld")
     check_repeats(path, "meta/trials/frame_image_id.npy", ids, values.shape[1])
     responses = arrange(values, ids)
     order = responses["presentation"].values
     of_trials = {"presentation": (("stimulus", "repeat"), np.where(order < 0, -1, trials[order]))}
     responses = responses.assign_coords(of_units | of_trials | _trial_coords(path, behavior, order))
     window = "one value a trial (see the reference)"
-    return _read.checked(path, responses.rename("responses").assign_attrs(tier=tier, window=window))
+    return checked(path, responses.rename("responses").assign_attrs(tier=tier, window=window))
 
 
 def _trials(tree: _Tree, tier: str) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the tier's trials and the ids of their images."""
     tiers = _labels(tree, "meta/trials/tiers.npy")
     field = "meta/trials/frame_image_id.npy"
-    ids = _read.integers(tree.path, field, tree.array(field))
-    _read.expect(len(ids) == len(tiers), tree.path, field, f"{len(tiers)} ids, as in tiers.npy", len(ids))
+    ids = integers(tree.path, field, tree.array(field))
+    expect(len(ids) == len(tiers), tree.path, field, f"{len(tiers)} ids, as in tiers.npy", len(ids))
     trials = np.flatnonzero(tiers == tier)
     others = sorted(set(tiers.tolist()))[:5]
-    _read.expect(len(trials) > 0, tree.path, "meta/trials/tiers.npy", f"trials of tier {tier!r}", others)
+    expect(len(trials) > 0, tree.path, "meta/trials/tiers.npy", f"trials of tier {tier!r}", others)
     return trials, ids[trials]
 
 
 def _labels(tree: _Tree, name: str) -> np.ndarray:
     """The texts of an array, as str whether they are that or bytes."""
     texts = tree.array(name).ravel()
-    _read.expect(texts.dtype.kind in "SU", tree.path, name, "texts", f"dtype {texts.dtype}")
-    with _read.reading(tree.path, name):
+    expect(texts.dtype.kind in "SU", tree.path, name, "texts", f"dtype {texts.dtype}")
+    with reading(tree.path, name):
         return texts.astype(str)
 
 
@@ -257,20 +258,20 @@ def _stack(tree: _Tree, name: str, trials: np.ndarray) -> np.ndarray:
     """The arrays of these trials, read one after the other into one array."""
     first = _numbers(tree, name, trials[0])
     n_bytes = len(trials) * first.nbytes
-    _read.expect(n_bytes <= tree.limit, tree.path, f"data/{name}", f"at most {tree.limit} bytes", n_bytes)
+    expect(n_bytes <= tree.limit, tree.path, f"data/{name}", f"at most {tree.limit} bytes", n_bytes)
     stack = np.empty((len(trials), *first.shape), dtype=np.result_type(first.dtype, np.float32))
     for at, trial in enumerate(trials):
         values = _numbers(tree, name, trial)
         same = values.shape == first.shape and values.dtype == first.dtype
         expected, got = f"{first.dtype} of shape {first.shape}", f"{values.dtype} of shape {values.shape}"
-        _read.expect(same, tree.path, f"data/{name}/{trial}.npy", expected, got)
+        expect(same, tree.path, f"data/{name}/{trial}.npy", expected, got)
         stack[at] = values
     return stack
 
 
 def _numbers(tree: _Tree, name: str, trial: int) -> np.ndarray:
     field = f"data/{name}/{trial}.npy"
-    return _read.numbers(tree.path, field, tree.array(field))
+    return numbers(tree.path, field, tree.array(field))
 
 
 def _unit_coords(tree: _Tree, session: str, n_units: int) -> dict[str, Any]:
@@ -279,13 +280,13 @@ def _unit_coords(tree: _Tree, session: str, n_units: int) -> dict[str, Any]:
     for file, name in NEURONS.items():
         field = f"meta/neurons/{file}.npy"
         if tree.has(field):
-            column = _read.integers(tree.path, field, tree.array(field)) if name == "unit_id" else _labels(tree, field)
-            _read.expect(len(column) == n_units, tree.path, field, f"one for each of {n_units} units", len(column))
+            column = integers(tree.path, field, tree.array(field)) if name == "unit_id" else _labels(tree, field)
+            expect(len(column) == n_units, tree.path, field, f"one for each of {n_units} units", len(column))
             columns[name] = column
     field = "meta/neurons/cell_motor_coordinates.npy"
     if tree.has(field):
-        positions = _read.numbers(tree.path, field, tree.array(field), ndim=2)
-        _read.expect(positions.shape == (n_units, 3), tree.path, field, f"{n_units} × 3 values", positions.shape)
+        positions = numbers(tree.path, field, tree.array(field), ndim=2)
+        expect(positions.shape == (n_units, 3), tree.path, field, f"{n_units} × 3 values", positions.shape)
         columns |= dict(zip("xyz", positions.T))
     return {"unit": ("unit", np.arange(n_units)), **{name: ("unit", column) for name, column in columns.items()}}
 
@@ -295,7 +296,7 @@ def _trial_coords(path: Path, behavior: dict[str, np.ndarray], order: np.ndarray
     coords: dict[str, Any] = {}
     for field, values in behavior.items():
         names, flat = BEHAVIOR[field], values.reshape(len(values), -1)
-        _read.expect(flat.shape[1] == len(names), path, f"data/{field}", f"{len(names)} values", values.shape[1:])
+        expect(flat.shape[1] == len(names), path, f"data/{field}", f"{len(names)} values", values.shape[1:])
         of_trials = np.where(order < 0, np.nan, flat.T[:, order])
         coords |= {name: (("stimulus", "repeat"), of_trial) for name, of_trial in zip(names, of_trials)}
     return coords

@@ -17,8 +17,9 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, Source
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.mat import mat
 from neurovar_datasets._reading.mat_structs import struct_fields
+from neurovar_datasets._reading.refusals import checked, expect, integers, numbers, reading
 from neurovar_datasets._reading.repeats import check_repeats
 from neurovar_datasets._registry.stringer2019_sessions import NAMES, PAGE, Session
 from neurovar_datasets._registry.stringer2019_sessions import session as _session
@@ -277,12 +278,12 @@ def _read_responses(path: Path, recording: Session) -> xr.DataArray:
     (resp, istim, ori), cells = _read_fields(path, ["resp", "istim", "ori"])
     values = _of_cells(path, "stim.resp", resp, cells)
     del resp  # which is as large, where red cells are dropped
-    ids = _read.integers(path, "stim.istim", istim)
+    ids = integers(path, "stim.istim", istim)
     _check_ids(path, ids, len(values), recording.stimuli.n_stimuli)
     shown = ids != _grey_screen(ids, recording.stimuli.n_stimuli)
     whole = _whole(path, values)
     rows = np.flatnonzero(shown & whole)
-    _read.expect(len(rows) > 0, path, "stim.resp", "presentations of stimuli with a value of every cell", "none")
+    expect(len(rows) > 0, path, "stim.resp", "presentations of stimuli with a value of every cell", "none")
     check_repeats(path, "stim.istim", ids[rows], values.shape[1])
     responses = arrange(values, ids, rows=rows, overwrite=True)
     responses = responses.assign_coords(_unit_coords(cells, recording) | _directions(path, ori, ids, responses))
@@ -292,17 +293,17 @@ def _read_responses(path: Path, recording: Session) -> xr.DataArray:
         "incomplete_presentations": int((shown & ~whole).sum()),
     }
     window = "mean of two time bins from stimulus onset"
-    return _read.checked(path, responses.rename("responses").assign_attrs(counts, window=window))
+    return checked(path, responses.rename("responses").assign_attrs(counts, window=window))
 
 
 def _read_fields(path: Path, names: list[str]) -> tuple[list[np.ndarray], _Cells]:
     """These fields of the struct `stim`, empty where it has none, and what the file says of its cells."""
     stim = struct_fields(path, "stim", names)
     fields = [stim.get(name, [np.zeros((0, 0))]) for name in names]
-    _read.expect(all(len(field) == 1 for field in fields), path, "stim", "a struct of size 1 × 1", "another size")
-    with _read.reading(path, "med"):
-        positions = _read.numbers(path, "med", _read.mat(path, ["med"])["med"], ndim=2)
-        _read.expect(positions.shape[1] == 3 and len(positions) > 0, path, "med", "n × 3 values", positions.shape)
+    expect(all(len(field) == 1 for field in fields), path, "stim", "a struct of size 1 × 1", "another size")
+    with reading(path, "med"):
+        positions = numbers(path, "med", mat(path, ["med"])["med"], ndim=2)
+        expect(positions.shape[1] == 3 and len(positions) > 0, path, "med", "n × 3 values", positions.shape)
     return [field for (field,) in fields], _Cells(positions, _red(path, len(positions)))
 
 
@@ -312,19 +313,19 @@ def _red(path: Path, n_cells: int) -> np.ndarray | None:
     if flags is None:
         return None
     each = len(flags) == n_cells and all(flag.size == 1 for flag in flags)
-    _read.expect(each, path, "stat.redcell", f"one number for each of the {n_cells} cells in med", "others")
+    expect(each, path, "stat.redcell", f"one number for each of the {n_cells} cells in med", "others")
     values = np.concatenate(flags, axis=None)
-    _read.expect(np.isin(values, (0, 1)).all(), path, "stat.redcell", "0 or 1", np.unique(values)[:5])
+    expect(np.isin(values, (0, 1)).all(), path, "stat.redcell", "0 or 1", np.unique(values)[:5])
     return values.astype(bool)
 
 
 def _of_cells(path: Path, field: str, values: np.ndarray, cells: _Cells) -> np.ndarray:
     """`values` (row, cell) of the cells that are kept, lying together in memory as in MATLAB's files."""
-    array = _read.numbers(path, field, values, ndim=2)
+    array = numbers(path, field, values, ndim=2)
     n_cells = len(cells.positions)
     fits = array.shape[1] == n_cells and len(array) > 0
-    _read.expect(fits, path, field, f"rows of {n_cells} cells, as in med", f"shape {array.shape}")
-    _read.expect(cells.kept.any(), path, "stat.redcell", "some cells that are not red", "only red ones")
+    expect(fits, path, field, f"rows of {n_cells} cells, as in med", f"shape {array.shape}")
+    expect(cells.kept.any(), path, "stat.redcell", "some cells that are not red", "only red ones")
     return array if cells.kept.all() else array.T[cells.kept].T
 
 
@@ -338,9 +339,9 @@ def _unit_coords(cells: _Cells, recording: Session) -> dict[str, tuple[str, np.n
 
 def _check_ids(path: Path, ids: np.ndarray, n_presentations: int, n_stimuli: int) -> None:
     one_each = len(ids) == n_presentations
-    _read.expect(one_each, path, "stim.istim", f"{n_presentations} ids, as in stim.resp", len(ids))
+    expect(one_each, path, "stim.istim", f"{n_presentations} ids, as in stim.resp", len(ids))
     in_set = bool((ids >= 1).all() and (ids <= n_stimuli + 1).all())
-    _read.expect(in_set, path, "stim.istim", f"ids from 1 to {n_stimuli + 1}", f"{ids.min()} to {ids.max()}")
+    expect(in_set, path, "stim.istim", f"ids from 1 to {n_stimuli + 1}", f"{ids.min()} to {ids.max()}")
 
 
 def _grey_screen(ids: np.ndarray, n_stimuli: int) -> int:
@@ -354,7 +355,7 @@ def _whole(path: Path, values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         whole = np.isfinite(values.sum(axis=1))
     others = values[~whole]
-    _read.expect(not np.isinf(others).any(), path, "stim.resp", "finite responses or NaN", "infinity")
+    expect(not np.isinf(others).any(), path, "stim.resp", "finite responses or NaN", "infinity")
     whole[~whole] = ~np.isnan(others).any(axis=1)
     return whole
 
@@ -365,24 +366,24 @@ def _directions(
     """The direction of each stimulus, from one for each presentation or for each id."""
     if not ori.size:
         return {}
-    directions = _read.numbers(path, "stim.ori", ori).ravel()
+    directions = numbers(path, "stim.ori", ori).ravel()
     first = responses["presentation"].values[:, 0]
     if len(directions) == len(ids):
         order = responses["presentation"].values
         same = (directions[order] == directions[first][:, None]) | (order < 0)
-        _read.expect(same.all(), path, "stim.ori", "one direction for each stimulus", "several")
+        expect(same.all(), path, "stim.ori", "one direction for each stimulus", "several")
         return {"direction": ("stimulus", directions[first])}
     of_ids = ids.max() - 1 <= len(directions) <= ids.max()
     expected = f"a direction for each of {len(ids)} presentations or {ids.max()} ids"
-    _read.expect(of_ids and ids[first].max() <= len(directions), path, "stim.ori", expected, len(directions))
+    expect(of_ids and ids[first].max() <= len(directions), path, "stim.ori", expected, len(directions))
     return {"direction": ("stimulus", directions[ids[first] - 1])}
 
 
 def _read_images(path: Path, n_stimuli: int) -> np.ndarray:
     """The images (image, channel, row, column), 0 to 1."""
-    pixels = _read.numbers(path, "imgs", _read.mat(path, ["imgs"])["imgs"], ndim=3)
+    pixels = numbers(path, "imgs", mat(path, ["imgs"])["imgs"], ndim=3)
     fits = pixels.shape[:2] == (ROWS, COLUMNS) and 0 < pixels.shape[2] <= n_stimuli
-    _read.expect(fits, path, "imgs", f"{ROWS} × {COLUMNS} × up to {n_stimuli} pixels", f"shape {pixels.shape}")
+    expect(fits, path, "imgs", f"{ROWS} × {COLUMNS} × up to {n_stimuli} pixels", f"shape {pixels.shape}")
     in_range = bool((pixels >= 0).all() and (pixels <= WHITE).all())
-    _read.expect(in_range, path, "imgs", f"pixels from 0 to {WHITE}", "others")
+    expect(in_range, path, "imgs", f"pixels from 0 to {WHITE}", "others")
     return np.divide(pixels.transpose(2, 0, 1)[:, None], WHITE, dtype=np.float32)

@@ -25,7 +25,7 @@ def peak_rss(code: str) -> tuple[str, float]:
     script = (
         "import resource\n"
         "import numpy, h5py, scipy.io\n"
-        "from neurovar_datasets._reading import hdf5 as _read\n"
+        "from neurovar_datasets._reading import hdf5 as _hdf5, mat as _mat\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"try:\n    {code}\nexcept ValueError as error:\n    print(error)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)\n"

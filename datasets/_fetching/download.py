@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neurovar_datasets._fetching.files import BLOCK, as_recorded, check, content_hash, hash_record
+from neurovar_datasets._fetching.hashes import BLOCK, as_recorded, check, content_hash, hash_record
 from neurovar_datasets._fetching.source import CorruptDataError, File
 
 STALL_TIMEOUT = 30.0

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -93,6 +94,24 @@ class Source:
             "license_url": self.license_url,
         }
         return attrs | ({"hash": " ".join(file.hash or "not published" for file in used)} if used else {})
+
+
+def sources() -> dict[str, Source]:
+    """Every public source by the name of its module; `arrays` is none, it reads a user's own files.
+
+    Returns
+    -------
+    dict
+        The descriptor `SOURCE` of each module of this package that has one.
+
+    Examples
+    --------
+    >>> sources()["gokcen2023_v1v2"].license
+    'MIT'
+    """
+    package = __name__.partition(".")[0]
+    names = sorted(path.stem for path in Path(__file__).parents[1].glob("[!_]*.py"))
+    return {name: import_module(f"{package}.{name}").SOURCE for name in names if name != "arrays"}
 
 
 def choose(name: str, options: Mapping[str, Value], *, kind: str) -> Value:

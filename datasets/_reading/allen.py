@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from neurovar_datasets._reading.hdf5 import Hdf5, expect, increasing_times, integers, numbers
+from neurovar_datasets._reading.hdf5 import Hdf5
 from neurovar_datasets._reading.nwb import (
     ELECTRODES,
     UNITS,
@@ -19,6 +19,7 @@ from neurovar_datasets._reading.nwb import (
     text,
     unit_columns,
 )
+from neurovar_datasets._reading.refusals import expect, increasing_times, integers, numbers
 
 from neurovar.responses import arrange, bin_edges, count
 

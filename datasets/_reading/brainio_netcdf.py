@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.source import AnyPath
-from neurovar_datasets._reading import hdf5 as _read
 from neurovar_datasets._reading.brainio_template import ATTR, trials
-from neurovar_datasets._reading.hdf5 import Hdf5, expect, reading
+from neurovar_datasets._reading.hdf5 import Hdf5, open_hdf5
+from neurovar_datasets._reading.refusals import expect, reading
 
 GROUP = "neurovar"
 VARIABLE = "data"
@@ -211,7 +211,7 @@ def read(path: AnyPath) -> xr.DataArray:
     with reading(path), Path(path).open("rb") as stream:
         start = stream.read(3)
     expect(start != b"CDF", path, "format", "netCDF 4 (HDF5)", "netCDF 3; convert it with nccopy -k nc4 IN OUT")
-    with _read.open_hdf5(path) as file:
+    with open_hdf5(path) as file:
         members = file.members()
         _check_root(file, members)
         template = _read_template(file) if GROUP in members else None

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.source import CorruptDataError
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.archives import npy, npz
+from neurovar_datasets._reading.hdf5 import is_hdf5, open_hdf5
+from neurovar_datasets._reading.mat import mat, struct_field
+from neurovar_datasets._reading.refusals import expect, numbers, reading, size_limit
 
 from neurovar import responses
 from neurovar.responses import TIME_DIMS, arrange
@@ -33,7 +36,7 @@ class OnDisk:
         with _opened(path, name) as values:
             shape, dtype = values.shape[:: _step(path)], values.dtype
         _check_axes(path, name, dims, shape)
-        _read.expect(dtype.kind in "biuf", path, name or "values", "real numbers", f"dtype {dtype}")
+        expect(dtype.kind in "biuf", path, name or "values", "real numbers", f"dtype {dtype}")
         axes = _axes(dims)
         return cls(path, name, axes, tuple(shape[axis] for axis in axes), dtype)
 
@@ -41,7 +44,7 @@ class OnDisk:
         """Some stimuli or presentations, in the order of the convention; rows must increase."""
         index = [rows if axis == self.axes[0] else slice(None) for axis in range(len(self.axes))]
         step = _step(self.path)
-        with _opened(self.path, self.name) as values, _read.reading(self.path, self.name):
+        with _opened(self.path, self.name) as values, reading(self.path, self.name):
             read = np.array(values[tuple(index[::step])])
         return floats((read.T if step < 0 else read).transpose(self.axes))
 
@@ -75,18 +78,18 @@ class OnDisk:
 
 def whole(path: Path, name: str, dims: tuple[str, ...]) -> np.ndarray:
     """The array in the order of the convention, first axis stimuli or presentations."""
-    values = _read.numbers(path, name or "values", field_of(path, name))
+    values = numbers(path, name or "values", field_of(path, name))
     if path.suffix.lower() == MATLAB:  # which keeps no axes of length 1 at the end
         values = values.reshape(values.shape + (1,) * (len(dims) - values.ndim))
     _check_axes(path, name, dims, values.shape)
-    limit = _read.size_limit(path.stat().st_size)
-    _read.expect(4 * values.size <= limit, path, name, f"at most {limit} bytes as float32", f"shape {values.shape}")
+    limit = size_limit(path.stat().st_size)
+    expect(4 * values.size <= limit, path, name, f"at most {limit} bytes as float32", f"shape {values.shape}")
     return values.transpose(_axes(dims))
 
 
 def _check_axes(path: Path, name: str, dims: tuple[str, ...], shape: tuple[int, ...]) -> None:
     fits = len(shape) == len(dims) and 0 not in shape
-    _read.expect(fits, path, name or "values", f"axes ({', '.join(dims)}), none of length 0", f"shape {shape}")
+    expect(fits, path, name or "values", f"axes ({', '.join(dims)}), none of length 0", f"shape {shape}")
 
 
 def _axes(dims: tuple[str, ...]) -> tuple[int, ...]:
@@ -99,7 +102,7 @@ def floats(values: np.ndarray) -> np.ndarray:
 
 def is_sliceable(path: Path) -> bool:
     suffix = path.suffix.lower()
-    return suffix in (NUMPY, *HDF5) or (suffix == MATLAB and _read.is_hdf5(path))
+    return suffix in (NUMPY, *HDF5) or (suffix == MATLAB and is_hdf5(path))
 
 
 def _step(path: Path) -> int:
@@ -111,9 +114,9 @@ def _step(path: Path) -> int:
 def _opened(path: Path, name: str) -> Iterator[Any]:
     """What can be sliced: a memory map, or a dataset of HDF5."""
     if path.suffix.lower() == NUMPY:
-        yield _read.npy(path, lazy=True)
+        yield npy(path, lazy=True)
     else:
-        with _read.open_hdf5(path) as file:
+        with open_hdf5(path) as file:
             yield file.dataset(_hdf5_name(path, name))
 
 
@@ -121,24 +124,24 @@ def field_of(path: Path, name: str) -> np.ndarray:
     """The numbers or texts of a field."""
     suffix = path.suffix.lower()
     if suffix == NUMPY:
-        values = _beside(path, name) if name else _read.npy(path)
+        values = _beside(path, name) if name else npy(path)
     elif suffix == ".npz":
-        values = _read.npz(path, [name])[name]
-    elif suffix in HDF5 or _read.is_hdf5(path):
+        values = npz(path, [name])[name]
+    elif suffix in HDF5 or is_hdf5(path):
         values = _from_hdf5(path, name)
     else:
         values = _from_mat(path, name)
-    _read.expect(values.dtype.kind in "biufUS", path, name or "values", "numbers or text", f"dtype {values.dtype}")
-    with _read.reading(path, name):
+    expect(values.dtype.kind in "biufUS", path, name or "values", "numbers or text", f"dtype {values.dtype}")
+    with reading(path, name):
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
 
 
 def _beside(path: Path, name: str) -> np.ndarray:
     """The array of another .npy file in the folder of `path`."""
     there = sorted(file.name for file in path.parent.glob("*.npy"))
-    _read.expect(name in there, path, name, "a .npy file beside it", f"{there[:20]}")
+    expect(name in there, path, name, "a .npy file beside it", f"{there[:20]}")
     try:
-        return _read.npy(path.parent / name)
+        return npy(path.parent / name)
     except CorruptDataError as error:
         raise CorruptDataError(f"{path}: {error}") from error
 
@@ -149,11 +152,11 @@ def _hdf5_name(path: Path, name: str) -> str:
 
 def _from_hdf5(path: Path, name: str) -> np.ndarray:
     at = _hdf5_name(path, name)
-    with _read.open_hdf5(path) as file, _read.reading(path, name):
+    with open_hdf5(path) as file, reading(path, name):
         item = file.dataset(at)
         if item.dtype.kind not in "biuf":
             return file.strings(at)
-        _read.expect("MATLAB_empty" not in item.attrs, path, name, "values", "an empty array")
+        expect("MATLAB_empty" not in item.attrs, path, name, "values", "an empty array")
         is_text = _matlab_class(item) == b"char"
         values = np.asarray(item[()])
     if path.suffix.lower() == MATLAB:
@@ -170,8 +173,8 @@ def _matlab_class(item: Any) -> bytes:
 
 def _characters(path: Path, name: str, codes: np.ndarray) -> np.ndarray:
     """The rows of a MATLAB matrix of characters, which pads them to one width."""
-    _read.expect(codes.ndim == 2 and codes.dtype == np.uint16, path, name, "rows of characters", codes.dtype)
-    with _read.reading(path, name):
+    expect(codes.ndim == 2 and codes.dtype == np.uint16, path, name, "rows of characters", codes.dtype)
+    with reading(path, name):
         return np.array([row.tobytes().decode("utf-16-le").rstrip() for row in np.ascontiguousarray(codes, "<u2")])
 
 
@@ -180,24 +183,24 @@ def _from_mat(path: Path, name: str) -> np.ndarray:
     from scipy.io import whosmat
 
     variable, *inner = name.split(".")
-    with _read.reading(path):
+    with reading(path):
         there = [of_one[0] for of_one in whosmat(str(path))]
-    _read.expect(variable in there, path, name, "a variable of this name", f"{there[:20]}")
-    values = np.asarray(_read.mat(path, [variable])[variable])
+    expect(variable in there, path, name, "a variable of this name", f"{there[:20]}")
+    values = np.asarray(mat(path, [variable])[variable])
     for part in inner:
-        values = _read.struct_field(path, values, part)
+        values = struct_field(path, values, part)
     if values.dtype != object:
         return np.char.rstrip(values) if values.dtype.kind == "U" else values
     texts = [np.asarray(cell) for cell in values.ravel()]
     whole = all(text.dtype.kind == "U" and text.size <= 1 for text in texts)
-    _read.expect(whole, path, name, "an array, or cells of one text each", "other cells")
+    expect(whole, path, name, "an array, or cells of one text each", "other cells")
     return np.array(["".join(text.ravel()) for text in texts], dtype=str)
 
 
 def row(path: Path, name: str, values: np.ndarray, n: int, noun: str) -> np.ndarray:
     """One value each, of an array of one axis as MATLAB writes it: a row or a column."""
     wanted = f"a value for each of {n} {noun}"
-    _read.expect(values.size == n == max(values.shape, default=1), path, name, wanted, f"shape {values.shape}")
+    expect(values.size == n == max(values.shape, default=1), path, name, wanted, f"shape {values.shape}")
     return values.ravel()
 
 
@@ -205,6 +208,6 @@ def ids_of(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     """Ids of stimuli; MATLAB has whole numbers as floating-point ones."""
     if values.dtype.kind != "f":
         return values
-    _read.expect(not np.isnan(values).any(), path, name, "an id for each", f"{int(np.isnan(values).sum())} times NaN")
+    expect(not np.isnan(values).any(), path, name, "an id for each", f"{int(np.isnan(values).sum())} times NaN")
     whole = bool((np.abs(values) < 2**53).all() and (np.floor(values) == values).all())
     return values.astype(np.int64) if whole else values

@@ -1,195 +1,38 @@
-"""Read arrays from files that nobody vouches for: no pickles, no bombs, no links out of the file.
-
-Whatever is wrong ends in a CorruptDataError that names the file and the field.
-"""
+"""Read arrays from HDF5 files that nobody vouches for: no bombs, no links out of the file."""
 
 import math
 import os
-import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from neurovar_datasets._fetching.source import AnyPath, CorruptDataError, DataUnavailableError
 from neurovar_datasets._reading.hdf5_heaps import HeapChecked
-
-from neurovar import responses
+from neurovar_datasets._reading.hdf5_texts import text_lengths
+from neurovar_datasets._reading.refusals import MAX_EXPANSION, expect, numbers, reading, size_limit
 
 if TYPE_CHECKING:
     import h5py
 
-MAX_INT64 = np.iinfo(np.int64).max
-MIN_LIMIT = 256 << 20
-MAX_EXPANSION = 100  # spike counts, mostly zeros, are compressed tenfold or so
-PLAIN_ZIP = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_TEXTS = 1_000_000
-TEXT_BLOCK = MAX_EXPANSION  # no text is longer than the file
+TEXT_BLOCK = MAX_EXPANSION  # no text is longer than the file, so a block of texts is no longer than the limit
 MAX_LINKS = 16
 GZIP_FILTER = 1
 MAX_DEFLATE = 1032  # bytes that one byte of deflate can become
 DEFLATE_BLOCK = 1 << 20
 REMOTE_TIMEOUT = 30.0
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
-@contextmanager
-def reading(path: AnyPath, field: str = "") -> Iterator[None]:
-    """Turn any failure of a parser within into a CorruptDataError: no parser lists how it fails on hostile files."""
-    try:
-        yield
-    except CorruptDataError:
-        raise
-    except Exception as error:
-        what = f"{path}: {field}" if field else str(path)
-        raise CorruptDataError(f"{what}: cannot be read ({type(error).__name__}: {str(error)[:500]})") from error
-
-
-def expect(condition: bool | np.bool_, path: AnyPath, field: str, expected: str, got: object) -> None:
-    """Raise the CorruptDataError that says which file and field, what was expected and what came."""
-    if not condition:
-        raise CorruptDataError(f"{path}: {field}: expected {expected}, got {got}")
-
-
-def size_limit(size: int) -> int:
-    """The most bytes that are unpacked from a file of `size` bytes."""
-    return max(MIN_LIMIT, MAX_EXPANSION * size)
-
-
-def numbers(path: AnyPath, field: str, values: object, *, ndim: int | None = None) -> np.ndarray:
-    """`values` as an array of real numbers."""
-    with reading(path, field):
-        array = np.asarray(values)
-    expect(array.dtype.kind in "biuf", path, field, "real numbers", f"dtype {array.dtype}")
-    if ndim is not None:
-        expect(array.ndim == ndim, path, field, f"{ndim} dims", f"shape {array.shape}")
-    return array
-
-
-def integers(path: AnyPath, field: str, values: object) -> np.ndarray:
-    """`values` as a flat array of int64; floats must be whole, as MATLAB writes integers."""
-    array = numbers(path, field, values).ravel()
-    if array.dtype.kind == "f":
-        whole = bool(np.all((np.abs(array) < 2**53) & (np.floor(array) == array)))
-        expect(whole, path, field, "whole numbers", "fractions, NaN or infinity")
-    if array.dtype == np.uint64:
-        expect(not np.any(array > MAX_INT64), path, field, f"integers up to {MAX_INT64}", "larger ones")
-    return array.astype(np.int64)
-
-
-def counts(path: AnyPath, field: str, values: object, *, ndim: int | None = None) -> np.ndarray:
-    """`values` as spike counts: whole, not negative; NaN where a trial is absent."""
-    array = numbers(path, field, values, ndim=ndim)
-    if array.dtype.kind == "f":
-        present = array[~np.isnan(array)]
-        expect(bool(np.all(np.floor(present) == present)), path, field, "whole spike counts", "fractions")
-        expect(not np.isinf(present).any(), path, field, "finite spike counts", "infinity")
-    negative = int((array < 0).sum())
-    expect(negative == 0, path, field, "spike counts of 0 or more", f"{negative} negative ones")
-    return array
-
-
-def increasing_times(path: AnyPath, field: str, values: object) -> np.ndarray:
-    """`values` as float64 times that are finite and never decrease."""
-    times = numbers(path, field, values).ravel().astype(np.float64)
-    expect(bool(np.isfinite(times).all()), path, field, "finite times", "NaN or infinity")
-    expect(bool((np.diff(times) >= 0).all()), path, field, "times that never decrease", "times out of order")
-    return times
-
-
-def unique(path: AnyPath, field: str, values: Iterable[Any]) -> np.ndarray:
-    """`values` as an array without repetitions."""
-    with reading(path, field):
-        ids = np.asarray(values)
-        _, n = np.unique(ids, return_counts=True)
-        expect(bool((n == 1).all()), path, field, "unique ids", f"{int((n > 1).sum())} repeated ones")
-        return ids
-
-
-def checked(path: AnyPath, recorded: xr.DataArray) -> xr.DataArray:
-    """`recorded`, if it keeps the convention; a CorruptDataError that names the file where it does not."""
-    try:
-        return responses.validate(recorded, time="time" in recorded.dims)
-    except ValueError as error:
-        raise CorruptDataError(f"{path}: responses: {error}") from error
-
-
-def npy(path: AnyPath, *, lazy: bool = False) -> np.ndarray:
-    """The array of a .npy file; with `lazy` a read-only memory map of it."""
-    with reading(path):
-        array = _of_some_bytes(path, "", np.lib.format.open_memmap(path, mode="r"))
-        return array if lazy else np.array(array)
-
-
-def npy_member(path: AnyPath, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """The array of a .npy file in a zip archive from `open_zip`, of which `npz` files are one kind."""
-    with reading(path, name), archive.open(name) as stream:
-        return _of_some_bytes(path, name, np.lib.format.read_array(stream, allow_pickle=False))
-
-
-def _of_some_bytes(path: AnyPath, field: str, array: np.ndarray) -> np.ndarray:
-    """`array`, unless its values take no bytes, so that a small file can declare any number of them."""
-    some = bool(array.nbytes or not array.size)
-    expect(some, path, field or "values", "values of some bytes", f"dtype {array.dtype}")
-    return array
-
-
-@contextmanager
-def open_zip(path: AnyPath) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose members are read in place, never unpacked into a folder; together they are no bomb.
-
-    zipfile unpacks no more of a member than its declared size, if it is stored or deflated.
-    """
-    with reading(path):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        limit, total = size_limit(Path(path).stat().st_size), 0
-        for info in archive.infolist():
-            total += info.file_size
-            expect(info.compress_type in PLAIN_ZIP, path, info.filename, "deflate", f"method {info.compress_type}")
-            expect(total <= limit, path, info.filename, f"members of at most {limit} bytes", f"{total} or more")
-        yield archive
-
-
-def npz(path: AnyPath, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of these names from a .npz file, by default all."""
-    with open_zip(path) as archive:
-        present = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        missing = [name for name in names if name not in present]
-        expect(not missing, path, ", ".join(missing), "an array of this name", f"arrays {present[:20]}")
-        return {name: npy_member(path, archive, f"{name}.npy") for name in names or present}
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_hdf5(path: AnyPath) -> bool:
     """Whether a file is HDF5, as MATLAB 7.3 files are (behind a header of 512 bytes)."""
     with Path(path).open("rb") as stream:
-        start = stream.read(512 + len(HDF5_SIGNATURE))
-    return HDF5_SIGNATURE in (start[: len(HDF5_SIGNATURE)], start[512:])
-
-
-def mat(path: AnyPath, names: Sequence[str]) -> dict[str, Any]:
-    """The variables of these names from a MATLAB file of version 4 to 7, as `scipy.io.loadmat` gives them."""
-    from neurovar_datasets._reading.mat import vetted
-    from scipy.io import loadmat
-
-    with reading(path, ", ".join(names)):
-        source = vetted(Path(path), names, size_limit(Path(path).stat().st_size))
-        content = loadmat(source, variable_names=list(names))
-    missing = [name for name in names if name not in content]
-    expect(not missing, path, ", ".join(missing), "a variable of this name", "none")
-    return content
-
-
-def struct_field(path: AnyPath, structure: np.ndarray, name: str) -> np.ndarray:
-    """The field of a MATLAB struct of size 1 × 1."""
-    fields = structure.dtype.names or ()
-    expect(name in fields, path, name, "a field of this name", f"fields {list(fields)[:20]}")
-    expect(structure.size == 1, path, name, "a struct of size 1 × 1", f"shape {structure.shape}")
-    return np.asarray(structure.ravel()[0][name])
+        start = stream.read(512 + len(SIGNATURE))
+    return SIGNATURE in (start[: len(SIGNATURE)], start[512:])
 
 
 @dataclass(frozen=True)
@@ -307,8 +150,6 @@ class Hdf5:
 
     def _check_texts(self, field: str, item: "h5py.Dataset") -> None:
         """Refuse texts that declare to be larger than all that may be read: HDF5 sets that much memory aside."""
-        from neurovar_datasets._reading.hdf5_texts import text_lengths
-
         if item.dtype.kind == "O" and item.size and Path(self.name).is_file():
             longest = int(text_lengths(Path(self.name), item).max(initial=0))
             expect(longest <= self.limit, self.name, field, f"texts of at most {self.limit} bytes", longest)

@@ -10,12 +10,14 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from neurovar_datasets._reading.hdf5 import expect, reading
+import numpy as np
+from neurovar_datasets._fetching.source import AnyPath
+from neurovar_datasets._reading.refusals import expect, reading, size_limit
 
 HEADER = 128
 HEAD = 1 << 12  # bytes of a variable that have its name
@@ -199,3 +201,23 @@ class _Place:
             raise ValueError(f"expected data until byte {stop}, got {len(self.content)} bytes")
         self.at = stop + -n_bytes % 8
         return start, stop
+
+
+def mat(path: AnyPath, names: Sequence[str]) -> dict[str, Any]:
+    """The variables of these names from a MATLAB file of version 4 to 7, as `scipy.io.loadmat` gives them."""
+    from scipy.io import loadmat
+
+    with reading(path, ", ".join(names)):
+        source = vetted(Path(path), names, size_limit(Path(path).stat().st_size))
+        content = loadmat(source, variable_names=list(names))
+    missing = [name for name in names if name not in content]
+    expect(not missing, path, ", ".join(missing), "a variable of this name", "none")
+    return content
+
+
+def struct_field(path: AnyPath, structure: np.ndarray, name: str) -> np.ndarray:
+    """The field of a MATLAB struct of size 1 × 1."""
+    fields = structure.dtype.names or ()
+    expect(name in fields, path, name, "a field of this name", f"fields {list(fields)[:20]}")
+    expect(structure.size == 1, path, name, "a struct of size 1 × 1", f"shape {structure.shape}")
+    return np.asarray(structure.ravel()[0][name])

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from neurovar_datasets._reading import hdf5 as _read
 from neurovar_datasets._reading import mat as _mat
+from neurovar_datasets._reading.refusals import expect, reading, size_limit
 
 NUMERIC = range(6, 16)  # double, single and the integers, signed and unsigned
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -27,13 +27,13 @@ def struct_fields(path: Path, variable: str, names: Collection[str]) -> dict[str
 
     The arrays are in Fortran order, of the type in which the file stores them, and some are read-only.
     """
-    with _read.reading(path, variable):
+    with reading(path, variable):
         place = _place(path, variable)
         header = place.header()
-        _read.expect(header.kind == _mat.STRUCT, path, variable, "a struct", f"an array of class {header.kind}")
+        expect(header.kind == _mat.STRUCT, path, variable, "a struct", f"an array of class {header.kind}")
         present = _field_names(place)
         n_bytes = header.n_values * max(len(present), 1) * TAG_BYTES
-        _read.expect(n_bytes <= len(place.content), path, variable, f"at least {n_bytes} bytes", len(place.content))
+        expect(n_bytes <= len(place.content), path, variable, f"at least {n_bytes} bytes", len(place.content))
         fields: dict[str, list[np.ndarray]] = {name: [] for name in present if name in names}
         layouts: dict[bytes, _Layout] = {}
         for _ in range(header.n_values):
@@ -52,13 +52,13 @@ def _place(path: Path, variable: str) -> _mat._Place:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     order = "<" if content[_mat.HEADER - 2 : _mat.HEADER] == b"IM" else ">"
     found = [candidate for candidate in _mat._variables(content, order) if candidate.name == variable]
-    _read.expect(len(found) == 1, path, variable, "one variable of this name", len(found))
+    expect(len(found) == 1, path, variable, "one variable of this name", len(found))
     if not found[0].compressed:
         return _mat._Place(content, order, found[0].start)
-    unpacked, limit = io.BytesIO(), _read.size_limit(len(content))
+    unpacked, limit = io.BytesIO(), size_limit(len(content))
     for block in _mat._blocks(content, found[0]):
         unpacked.write(block)
-        _read.expect(unpacked.tell() <= limit, path, variable, f"at most {limit} bytes when unpacked", "more")
+        expect(unpacked.tell() <= limit, path, variable, f"at most {limit} bytes when unpacked", "more")
     return _mat._Place(unpacked.getbuffer(), order, 0)
 
 
@@ -93,12 +93,12 @@ def _numbers(path: Path, field: str, place: _mat._Place, layouts: dict[bytes, _L
 def _layout(path: Path, field: str, place: _mat._Place) -> _Layout:
     at = place.at
     kind, n_bytes = struct.unpack_from(f"{place.order}II", place.content, at)
-    _read.expect(kind == _mat.MATRIX, path, field, "a matrix", f"an element of type {kind}")
+    expect(kind == _mat.MATRIX, path, field, "a matrix", f"an element of type {kind}")
     if n_bytes == 0:
         return _Layout(TAG_BYTES, np.dtype(np.float64), (0, 0))
     (flags,) = struct.unpack_from(f"{place.order}I", place.content, at + 16)
     real = flags & 0xFF in NUMERIC and not flags & _mat.COMPLEX
-    _read.expect(real, path, field, "real numbers", f"class {flags & 0xFF}")
+    expect(real, path, field, "real numbers", f"class {flags & 0xFF}")
     place.at += 24
     shape = place._integers()
     place._data()  # the name
@@ -106,5 +106,5 @@ def _layout(path: Path, field: str, place: _mat._Place) -> _Layout:
     dtype = np.dtype(place.order + TYPES[kind & 0xFFFF])
     start, stop = place._element()
     stored, needed = stop - start, math.prod(shape) * dtype.itemsize
-    _read.expect(stored == needed, path, field, f"the {needed} bytes of shape {shape}", f"{stored} bytes")
+    expect(stored == needed, path, field, f"the {needed} bytes of shape {shape}", f"{stored} bytes")
     return _Layout(start - at, dtype, shape)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from neurovar_datasets._reading.hdf5 import Hdf5, expect, increasing_times, integers, numbers, reading, unique
+from neurovar_datasets._reading.hdf5 import Hdf5
+from neurovar_datasets._reading.refusals import expect, increasing_times, integers, numbers, reading, unique
 
 if TYPE_CHECKING:
     import h5py

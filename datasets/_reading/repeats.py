@@ -2,7 +2,7 @@
 
 import numpy as np
 from neurovar_datasets._fetching.source import AnyPath
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading.refusals import expect
 
 MAX_VALUES = 1 << 24
 MAX_PADDING = 4
@@ -14,4 +14,4 @@ def check_repeats(path: AnyPath, field: str, ids: np.ndarray, n_units: int) -> N
     padded = len(n_repeats) * int(n_repeats.max()) * n_units
     got = f"{n_repeats.min()} to {n_repeats.max()}"
     fits = padded <= max(MAX_VALUES, MAX_PADDING * len(ids) * n_units)
-    _read.expect(fits, path, field, "about as many repeats of each stimulus", got)
+    expect(fits, path, field, "about as many repeats of each stimulus", got)

@@ -70,8 +70,8 @@ def test_a_struct_that_unpacks_to_far_more_than_the_file(
 ) -> None:
     content["stim"]["spont"] = np.zeros((4000, fixture.N_CELLS), dtype=np.float32)
     path = fixture.write(tmp_path, content)
-    monkeypatch.setattr("neurovar_datasets._reading.hdf5.MIN_LIMIT", 1 << 10)
-    monkeypatch.setattr("neurovar_datasets._reading.hdf5.MAX_EXPANSION", 10)
+    monkeypatch.setattr("neurovar_datasets._reading.refusals.MIN_LIMIT", 1 << 10)
+    monkeypatch.setattr("neurovar_datasets._reading.refusals.MAX_EXPANSION", 10)
     with pytest.raises(CorruptDataError, match=r"\.mat: stim: expected at most \d+ bytes when unpacked, got more"):
         load(path)
 

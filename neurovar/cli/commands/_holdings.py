@@ -5,10 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import neurovar_datasets
-from neurovar_datasets import DataUnavailableError, Source
-from neurovar_datasets._fetching.download import SPARE_BYTES
-from neurovar_datasets._fetching.files import cache_path, find, locate
-from neurovar_datasets._fetching.source import File, choose
+from neurovar_datasets import SPARE_BYTES, DataUnavailableError, File, Source, cache_path, choose, find, locate
 
 from neurovar.cli.commands._console import size
 

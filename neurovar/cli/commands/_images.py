@@ -58,14 +58,14 @@ def open_labelled(what: str) -> xr.Dataset:
     ValueError : if a file is not what it should be.
     """
     import neurovar_datasets
-    from neurovar_datasets._reading import hdf5 as _read
+    from neurovar_datasets import npz
 
     if what in LABELLED:
         return getattr(neurovar_datasets, what).load("test")[["images", "labels"]]
     path = Path(what)
     if path.suffix != ".npz" or not path.is_file():
         raise UsageError(f"{what}: expected images with labels: {', '.join(LABELLED)}, or an .npz file, with --images")
-    arrays = _read.npz(path, ("images", "labels"))
+    arrays = npz(path, ("images", "labels"))
     images, labels = _labelled(_in_range(arrays["images"], path)), arrays["labels"]
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
         got = f"{labels.dtype} {labels.shape}"

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import neurovar_datasets
 import xarray as xr
-from neurovar_datasets._reading.hdf5 import is_hdf5
+from neurovar_datasets import is_hdf5
 
 import neurovar
 from neurovar.responses import sum_time

@@ -7,8 +7,7 @@ import neurovar_datasets
 import numpy as np
 import pandas as pd
 import xarray as xr
-from neurovar_datasets import Source
-from neurovar_datasets._fetching.files import locate
+from neurovar_datasets import Source, locate
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 

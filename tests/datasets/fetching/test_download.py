@@ -16,8 +16,9 @@ from types import SimpleNamespace
 import pytest
 from neurovar_datasets import CorruptDataError, DataUnavailableError
 from neurovar_datasets._fetching import download as _download
-from neurovar_datasets._fetching import files as _files
-from neurovar_datasets._fetching.files import find, hash_record
+from neurovar_datasets._fetching import hashes as _hashes
+from neurovar_datasets._fetching.files import find
+from neurovar_datasets._fetching.hashes import hash_record
 from neurovar_datasets._fetching.source import File
 from servers import Server, file_of, put, respond
 
@@ -344,7 +345,7 @@ def test_a_download_of_unknown_length_leaves_room_on_the_disk(
         request.end_headers()
         request.wfile.write(CONTENT)
 
-    free = iter(range(_download.SPARE_BYTES + 300_000, 0, -_files.BLOCK))
+    free = iter(range(_download.SPARE_BYTES + 300_000, 0, -_hashes.BLOCK))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
     with pytest.raises(DataUnavailableError, match="expected room for"):
         find(unknown(serve(answer=without_length)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from neurovar_datasets import CorruptDataError, DataUnavailableError, Source
-from neurovar_datasets._fetching import files as _files
+from neurovar_datasets._fetching import hashes as _hashes
 from neurovar_datasets._fetching.files import cache_path, find, locate
 from neurovar_datasets._fetching.source import File, choose
 from servers import file_of, put
@@ -179,7 +179,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gzip.GzipFile, "read", lambda stream, size: unpacked.append(size) or read(stream, size))
     with pytest.raises(CorruptDataError, match="got more bytes than that"):
         find(file_of(CONTENT, path="source/labels.gz"), path=copy)
-    assert sum(unpacked) <= _files.BLOCK
+    assert sum(unpacked) <= _hashes.BLOCK
 
 
 # Declaring

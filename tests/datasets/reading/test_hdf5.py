@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from memory import peak_of, peak_rss
 from neurovar_datasets import CorruptDataError, DataUnavailableError
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading import archives as _archives
+from neurovar_datasets._reading import hdf5 as _hdf5
+from neurovar_datasets._reading import mat as _mat
+from neurovar_datasets._reading import refusals as _refusals
 from servers import Server, put, respond
 
 COUNTS = np.arange(24.0).reshape(2, 3, 4)
@@ -33,12 +36,12 @@ def make(tmp_path: Path) -> Make:
 
 
 def array_of(path: Path | str, field: str = "x") -> np.ndarray:
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         return hdf5.array(field)
 
 
 def strings_of(path: Path, field: str = "x") -> np.ndarray:
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         return hdf5.strings(field)
 
 
@@ -52,7 +55,7 @@ def test_hdf5_files_are_read_in_place(make: Make) -> None:
         file["units/flag"] = True
         file["units/none"] = np.ones((0, 2))
 
-    with _read.open_hdf5(make(fill)) as hdf5:
+    with _hdf5.open_hdf5(make(fill)) as hdf5:
         for name in ("counts", "lzf", "big_endian"):
             np.testing.assert_array_equal(hdf5.array(f"units/{name}", ndim=3), COUNTS)
             np.testing.assert_array_equal(hdf5.array(f"//units/./{name}/"), COUNTS)
@@ -108,8 +111,8 @@ def test_one_text_is_a_row_of_one(make: Make) -> None:
 
 def test_a_long_text_that_is_repeated_is_a_bomb(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the file itself each text can refer to the same bytes: h5py writes them anew, so the file is edited."""
-    monkeypatch.setattr(_read, "MIN_LIMIT", 1 << 20)
-    monkeypatch.setattr(_read, "MAX_EXPANSION", 5)
+    monkeypatch.setattr(_refusals, "MIN_LIMIT", 1 << 20)
+    monkeypatch.setattr(_refusals, "MAX_EXPANSION", 5)
     texts = ["x" * 200_000] + ["y"] * 10_000
     path = make(lambda file: file.create_dataset("x", data=texts, dtype=h5py.string_dtype()))
     with pytest.raises(CorruptDataError, match=r"a\.h5: x: expected at most \d+ bytes of text, got 8000800000"):
@@ -134,8 +137,8 @@ def test_a_text_that_declares_gigabytes_sets_none_aside(make: Make, chunks: tupl
     content = bytearray(path.read_bytes())
     content[at : at + 4] = b"\xff\xff\xff\x7f"
     put(path, content)
-    message, megabytes = peak_rss(f"with _read.open_hdf5({str(path)!r}) as f: f.strings('x')")
-    assert f"{path}: x: expected texts of at most {_read.MIN_LIMIT} bytes, got 2147483647" in message
+    message, megabytes = peak_rss(f"with _hdf5.open_hdf5({str(path)!r}) as f: f.strings('x')")
+    assert f"{path}: x: expected texts of at most {_refusals.MIN_LIMIT} bytes, got 2147483647" in message
     assert megabytes < 20
 
 
@@ -149,7 +152,7 @@ def test_a_heap_of_texts_that_never_ends_is_refused(make: Make) -> None:
         at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
     content[at + 8 : at + 16] = bytes(8)
     put(path, content)
-    message, _ = peak_rss(f"with _read.open_hdf5({str(path)!r}) as f: f.strings('x')")
+    message, _ = peak_rss(f"with _hdf5.open_hdf5({str(path)!r}) as f: f.strings('x')")
     assert f"{path}: x: cannot be read" in message
     assert "heap of texts at byte" in message
 
@@ -198,7 +201,7 @@ def test_whether_a_field_is_there_opens_no_other_file(make: Make, tmp_path: Path
     pipe = str(tmp_path / "pipe")
     path = make(lambda file: file.update({"x": h5py.ExternalLink(pipe, "x"), "y": h5py.SoftLink("/x/z")}))
     begin = time.monotonic()
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         for field in ("x", "x/a", "y"):
             with pytest.raises(CorruptDataError, match=rf"a\.h5: {field}: expected data in this file, got a link out"):
                 hdf5.has(field)
@@ -214,7 +217,7 @@ def test_soft_links_are_followed_within_the_file_only_so_far(make: Make) -> None
         file["circle"] = h5py.SoftLink("/circle")
         file["dangling"] = h5py.SoftLink("/units/none")
 
-    with _read.open_hdf5(make(fill)) as hdf5:
+    with _hdf5.open_hdf5(make(fill)) as hdf5:
         for field in ("absolute", "group/real", "units/relative"):
             np.testing.assert_array_equal(hdf5.array(field), COUNTS)
         assert not hdf5.has("dangling")
@@ -261,7 +264,7 @@ def test_a_dataset_without_values_is_refused(make: Make) -> None:
 def test_shapes_without_data_are_refused(make: Make, options: dict[str, Any]) -> None:
     path = make(lambda file: file.create_dataset("x", dtype="f8", compression="gzip", **options))
     assert path.stat().st_size < 10_000
-    with pytest.raises(CorruptDataError, match=rf"a\.h5: x: expected at most {_read.MIN_LIMIT} bytes, got \d+ \("):
+    with pytest.raises(CorruptDataError, match=rf"a\.h5: x: expected at most {_refusals.MIN_LIMIT} bytes, got \d+ \("):
         array_of(path)
 
 
@@ -274,7 +277,7 @@ def test_a_chunk_that_unpacks_to_more_than_it_declares_is_a_bomb(make: Make) -> 
     """HDF5 would unpack all of it before it looks at its length."""
     packed = zlib.compress(bytes(1 << 28), 1)
     path = make(lambda file: chunk_bomb(file, packed, 1 << 17))
-    message, megabytes = peak_rss(f"with _read.open_hdf5({str(path)!r}) as f: f.array('x')")
+    message, megabytes = peak_rss(f"with _hdf5.open_hdf5({str(path)!r}) as f: f.array('x')")
     assert f"{path}: x: expected chunks of {1 << 20} bytes, got more when unpacked" in message
     assert megabytes < 50
 
@@ -283,8 +286,8 @@ def test_a_chunk_that_unpacks_to_more_than_it_declares_is_a_bomb(make: Make) -> 
 def test_large_chunks_that_are_what_they_declare_are_read(
     make: Make, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(_read, "MIN_LIMIT", 1 << 16)
-    monkeypatch.setattr(_read, "MAX_DEFLATE", 1 << 30)
+    monkeypatch.setattr(_refusals, "MIN_LIMIT", 1 << 16)
+    monkeypatch.setattr(_hdf5, "MAX_DEFLATE", 1 << 30)
     values = np.random.default_rng(0).poisson(1.0, 5000).astype(float)
     noise = np.random.default_rng(0).integers(0, 256, 500).astype(np.uint8)
 
@@ -343,7 +346,7 @@ def test_spoiled_data_in_hdf5_name_the_field(make: Make) -> None:
 
 
 def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
-    for read in (array_of, _read.npy, _read.npz, lambda path: _read.mat(path, ["x"])):
+    for read in (array_of, _archives.npy, _archives.npz, lambda path: _mat.mat(path, ["x"])):
         with pytest.raises(CorruptDataError, match=r"absent: .*cannot be read \(FileNotFoundError"):
             read(tmp_path / "absent")
 
@@ -361,7 +364,7 @@ def test_of_a_remote_file_only_what_is_asked_for_is_transferred(make: Make, serv
         file["x"] = COUNTS
 
     server = serve(make(fill).read_bytes())
-    with _read.open_hdf5(server.url) as hdf5:
+    with _hdf5.open_hdf5(server.url) as hdf5:
         assert hdf5.name == server.url
         np.testing.assert_array_equal(hdf5.array("x"), COUNTS)
         bounds = [asked.removeprefix("bytes=").split("-") for asked in server.asked if asked]

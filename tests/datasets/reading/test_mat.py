@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from memory import peak_of, peak_rss
 from neurovar_datasets import CorruptDataError
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading import hdf5 as _hdf5
 from neurovar_datasets._reading import mat as _mat
+from neurovar_datasets._reading import refusals as _refusals
 from scipy import sparse
 from scipy.io import loadmat, savemat
 from servers import put
@@ -45,10 +46,10 @@ CONTENT = {
 @pytest.mark.parametrize("compressed", [False, True])
 def test_every_kind_of_variable_is_read_as_scipy_does(tmp_path: Path, compressed: bool) -> None:
     path = mat_file(tmp_path / "a.mat", CONTENT, do_compression=compressed)
-    read, expected = _read.mat(path, list(CONTENT)), loadmat(path)
+    read, expected = _mat.mat(path, list(CONTENT)), loadmat(path)
     for name in CONTENT:
         assert repr(read[name]) == repr(expected[name])
-        assert repr(_read.mat(path, [name])[name]) == repr(expected[name])
+        assert repr(_mat.mat(path, [name])[name]) == repr(expected[name])
     np.testing.assert_array_equal(read["resp"], COUNTS[0])
     np.testing.assert_array_equal(read["spikes"][0, 1][0, 0], COUNTS[1])
     np.testing.assert_array_equal(read["sparse"].toarray(), np.eye(3))
@@ -56,10 +57,10 @@ def test_every_kind_of_variable_is_read_as_scipy_does(tmp_path: Path, compressed
 
 def test_files_of_version_4_are_read(tmp_path: Path) -> None:
     path = mat_file(tmp_path / "a.mat", {"resp": COUNTS[0]}, format="4")
-    np.testing.assert_array_equal(_read.mat(path, ["resp"])["resp"], COUNTS[0])
+    np.testing.assert_array_equal(_mat.mat(path, ["resp"])["resp"], COUNTS[0])
     put(path, path.read_bytes()[:-8])
     with pytest.raises(CorruptDataError, match=f"{path}: resp: cannot be read"):
-        _read.mat(path, ["resp"])
+        _mat.mat(path, ["resp"])
 
 
 def element(kind: int, data: bytes, order: str = "<") -> bytes:
@@ -87,7 +88,7 @@ def test_both_orders_of_bytes_are_read(tmp_path: Path, order: str, compressed: b
     values = element(9, COUNTS[0].T.astype(f"{order}f8").tobytes(), order)
     variables = [matrix(name, 6, (3, 4), values, order=order) for name in ("other", "resp")]
     path = mat5(tmp_path / "a.mat", *variables, order=order, compressed=compressed)
-    np.testing.assert_array_equal(_read.mat(path, ["resp"])["resp"], COUNTS[0])
+    np.testing.assert_array_equal(_mat.mat(path, ["resp"])["resp"], COUNTS[0])
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -97,14 +98,14 @@ def test_mat_files_cut_anywhere_are_refused(tmp_path: Path, compressed: bool) ->
     ).read_bytes()
     for length in range(0, len(content), 7):
         with pytest.raises(CorruptDataError, match=r"a\.mat: stim: "):
-            _read.mat(put(tmp_path / "a.mat", content[:length]), ["stim"])
+            _mat.mat(put(tmp_path / "a.mat", content[:length]), ["stim"])
 
 
 @pytest.mark.parametrize("name", ["stim", "resp, stim"])
 def test_absent_variables_are_named(tmp_path: Path, name: str) -> None:
     path = mat_file(tmp_path / "a.mat", {"other": 1})
     with pytest.raises(CorruptDataError, match=rf"a\.mat: {name}: expected a variable of this name, got none"):
-        _read.mat(path, name.split(", "))
+        _mat.mat(path, name.split(", "))
 
 
 def test_an_hdf5_file_is_no_mat_file_for_scipy(tmp_path: Path) -> None:
@@ -112,27 +113,27 @@ def test_an_hdf5_file_is_no_mat_file_for_scipy(tmp_path: Path) -> None:
         file["x"] = 1
     content = (tmp_path / "a.mat").read_bytes()
     path = put(tmp_path / "a.mat", b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + content[128:])
-    assert _read.is_hdf5(path)
+    assert _hdf5.is_hdf5(path)
     with pytest.raises(CorruptDataError, match=r"a\.mat: x: cannot be read"):
-        _read.mat(path, ["x"])
-    assert _read.is_hdf5(put(tmp_path / "b.h5", content[512:]))
-    assert not _read.is_hdf5(put(tmp_path / "c", content[100:600]))
-    assert not _read.is_hdf5(put(tmp_path / "d", b""))
+        _mat.mat(path, ["x"])
+    assert _hdf5.is_hdf5(put(tmp_path / "b.h5", content[512:]))
+    assert not _hdf5.is_hdf5(put(tmp_path / "c", content[100:600]))
+    assert not _hdf5.is_hdf5(put(tmp_path / "d", b""))
 
 
 @pytest.mark.parametrize("first", [False, True])
 def test_a_mat_bomb_is_refused_in_time_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
     """A bomb behind a plain variable is one too; one that nobody asks for is not touched."""
-    monkeypatch.setattr(_read, "MIN_LIMIT", 1 << 20)
-    monkeypatch.setattr(_read, "MAX_EXPANSION", 10)
+    monkeypatch.setattr(_refusals, "MIN_LIMIT", 1 << 20)
+    monkeypatch.setattr(_refusals, "MAX_EXPANSION", 10)
     bomb = mat_file(tmp_path / "a.mat", {"x": np.zeros(1 << 22)}, do_compression=True).read_bytes()
     assert (1 << 25) / len(bomb) > 900
     plain = mat_file(tmp_path / "b.mat", {"y": COUNTS[0]}).read_bytes()
     path = put(tmp_path / "a.mat", plain + bomb[128:] if first else bomb + plain[128:])
     message = rf"a\.mat: x: expected at most {1 << 20} bytes when unpacked, got more"
-    assert peak_of(lambda: _read.mat(path, ["x"]), message) < 4 << 20
-    assert peak_of(lambda: _read.mat(path, ["x", "y"]), message) < 4 << 20
-    np.testing.assert_array_equal(_read.mat(path, ["y"])["y"], COUNTS[0])
+    assert peak_of(lambda: _mat.mat(path, ["x"]), message) < 4 << 20
+    assert peak_of(lambda: _mat.mat(path, ["x", "y"]), message) < 4 << 20
+    np.testing.assert_array_equal(_mat.mat(path, ["y"])["y"], COUNTS[0])
 
 
 def test_a_mat_bomb_stays_within_a_gigabyte_with_the_real_limits(tmp_path: Path) -> None:
@@ -141,8 +142,8 @@ def test_a_mat_bomb_stays_within_a_gigabyte_with_the_real_limits(tmp_path: Path)
     packed = bomb.compress(unpacked) + b"".join(bomb.compress(bytes(1 << 20)) for _ in range(300)) + bomb.flush()
     path = put(tmp_path / "a.mat", mat5(tmp_path / "a.mat").read_bytes() + struct.pack("<II", 15, len(packed)) + packed)
     begin = time.monotonic()
-    message, megabytes = peak_rss(f"_read.mat({str(path)!r}, ['x'])")
-    assert f"{path}: x: expected at most {_read.MIN_LIMIT} bytes" in message
+    message, megabytes = peak_rss(f"_mat.mat({str(path)!r}, ['x'])")
+    assert f"{path}: x: expected at most {_refusals.MIN_LIMIT} bytes" in message
     assert megabytes < 700
     assert time.monotonic() - begin < 10
 
@@ -162,10 +163,10 @@ def nested(depth: int, n_bytes: int = 0) -> bytes:
 @pytest.mark.parametrize("n_bytes", [0, 40])
 def test_cells_nested_until_the_stack_overflows_are_refused(tmp_path: Path, compressed: bool, n_bytes: int) -> None:
     shallow = mat5(tmp_path / "a.mat", nested(_mat.MAX_DEPTH - 2, n_bytes), compressed=compressed)
-    assert _read.mat(shallow, ["x"])["x"].dtype == object
+    assert _mat.mat(shallow, ["x"])["x"].dtype == object
     path = mat5(tmp_path / "a.mat", nested(50_000, n_bytes), compressed=compressed)
     with pytest.raises(CorruptDataError, match=rf"a\.mat: x: expected cells nested at most {_mat.MAX_DEPTH} deep"):
-        _read.mat(path, ["x"])
+        _mat.mat(path, ["x"])
 
 
 def test_a_leaf_cannot_hide_what_is_nested_behind_it(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_leaf_cannot_hide_what_is_nested_behind_it(tmp_path: Path) -> None:
     liar = matrix("", 6, (1, 1), element(9, bytes(8)), n_bytes=len(hidden) + 100)
     path = mat5(tmp_path / "a.mat", matrix("x", 1, (2, 1), liar, hidden))
     with pytest.raises(CorruptDataError, match=r"a\.mat: x: expected cells nested at most"):
-        _read.mat(path, ["x"])
+        _mat.mat(path, ["x"])
 
 
 @pytest.mark.parametrize(
@@ -201,17 +202,17 @@ def test_a_leaf_cannot_hide_what_is_nested_behind_it(tmp_path: Path) -> None:
 def test_mat_files_that_lie_are_refused(tmp_path: Path, variable: bytes, message: str) -> None:
     for compressed in (False, True):
         path = mat5(tmp_path / "a.mat", variable, compressed=compressed)
-        assert peak_of(lambda path=path: _read.mat(path, ["x"]), rf"a\.mat: x: .*{message}") < 8 << 20
+        assert peak_of(lambda path=path: _mat.mat(path, ["x"]), rf"a\.mat: x: .*{message}") < 8 << 20
 
 
 def test_fields_of_structs_are_read_by_name(tmp_path: Path) -> None:
-    stim = _read.mat(mat_file(tmp_path / "a.mat", CONTENT), ["stim", "many", "resp"])
-    assert _read.struct_field("f", stim["stim"], "istim").tolist() == [[0, 1, 2, 3, 4]]
-    deep = _read.struct_field("f", stim["stim"], "deep")
-    assert _read.struct_field("f", deep, "er").tolist() == [[1 + 2j]]
+    stim = _mat.mat(mat_file(tmp_path / "a.mat", CONTENT), ["stim", "many", "resp"])
+    assert _mat.struct_field("f", stim["stim"], "istim").tolist() == [[0, 1, 2, 3, 4]]
+    deep = _mat.struct_field("f", stim["stim"], "deep")
+    assert _mat.struct_field("f", deep, "er").tolist() == [[1 + 2j]]
     with pytest.raises(CorruptDataError, match=r"f: resp: expected a field of this name, got fields \['istim', 'deep'"):
-        _read.struct_field("f", stim["stim"], "resp")
+        _mat.struct_field("f", stim["stim"], "resp")
     with pytest.raises(CorruptDataError, match=r"f: x: expected a struct of size 1 × 1, got shape \(1, 2\)"):
-        _read.struct_field("f", stim["many"], "x")
+        _mat.struct_field("f", stim["many"], "x")
     with pytest.raises(CorruptDataError, match=r"f: x: expected a field of this name, got fields \[\]"):
-        _read.struct_field("f", stim["resp"], "x")
+        _mat.struct_field("f", stim["resp"], "x")

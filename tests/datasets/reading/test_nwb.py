@@ -9,7 +9,7 @@ import pynwb
 import pytest
 from fixtures import allen_visual_coding as fixture
 from neurovar_datasets._fetching.source import CorruptDataError
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading import hdf5 as _hdf5
 from neurovar_datasets._reading import nwb as _nwb
 
 SCENES = "intervals/natural_scenes_presentations"
@@ -27,7 +27,7 @@ def replace(path: Path, field: str, values: object) -> None:
 
 
 def test_columns_are_those_that_pynwb_reads(path: Path) -> None:
-    with pynwb.NWBHDF5IO(path, "r") as io, _read.open_hdf5(path) as hdf5:
+    with pynwb.NWBHDF5IO(path, "r") as io, _hdf5.open_hdf5(path) as hdf5:
         nwb = io.read()
         tables = {
             "units": (nwb.units.to_dataframe(), _nwb.unit_columns(hdf5)),
@@ -46,7 +46,7 @@ def test_columns_are_those_that_pynwb_reads(path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 5], [4, 1, 2], [5], []])
 def test_spike_times_are_those_that_pynwb_reads(path: Path, rows: list[int]) -> None:
-    with pynwb.NWBHDF5IO(path, "r") as io, _read.open_hdf5(path) as hdf5:
+    with pynwb.NWBHDF5IO(path, "r") as io, _hdf5.open_hdf5(path) as hdf5:
         units = io.read().units
         times = _nwb.spike_times(hdf5, rows)
         assert len(times) == len(rows)
@@ -55,7 +55,7 @@ def test_spike_times_are_those_that_pynwb_reads(path: Path, rows: list[int]) -> 
 
 
 def test_spike_times_are_the_same_in_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         together = _nwb.spike_times(hdf5, range(6))
         monkeypatch.setattr(_nwb, "READ_BLOCK", 50)
         for one, other in zip(together, _nwb.spike_times(hdf5, range(6))):
@@ -67,7 +67,7 @@ def test_a_unit_without_spikes(path: Path) -> None:
     with h5py.File(path) as file:
         stored = file["units/spike_times"][10:20]
     replace(path, "units/spike_times", np.concatenate([stored] * 3))
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         assert [len(times) for times in _nwb.spike_times(hdf5, range(6))] == [0, 10, 0, 10, 10, 0]
 
 
@@ -96,7 +96,7 @@ def test_a_unit_without_spikes(path: Path) -> None:
 )
 def test_spike_times_that_cannot_be_are_refused(path: Path, field: str, values: np.ndarray, message: str) -> None:
     replace(path, field, values)
-    with _read.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=f"{path}: units/{message}"):
+    with _hdf5.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=f"{path}: units/{message}"):
         _nwb.spike_times(hdf5, range(6))
 
 
@@ -104,7 +104,7 @@ def test_spike_times_that_cannot_be_are_refused(path: Path, field: str, values: 
 def test_missing_parts_are_named(path: Path, field: str) -> None:
     with h5py.File(path, "a") as file:
         del file[field]
-    with _read.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=f"{field}: expected to be there"):
+    with _hdf5.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=f"{field}: expected to be there"):
         _nwb.spike_times(hdf5, [0])
 
 
@@ -123,18 +123,18 @@ def test_missing_parts_are_named(path: Path, field: str) -> None:
 )
 def test_intervals_that_cannot_be_are_refused(path: Path, field: str, values: np.ndarray, message: str) -> None:
     replace(path, f"{SCENES}/{field}", values)
-    with _read.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=f"{SCENES}/{message}"):
+    with _hdf5.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=f"{SCENES}/{message}"):
         _nwb.intervals(hdf5, "natural_scenes_presentations")
 
 
 def test_a_missing_table_is_named_with_those_that_are_there(path: Path) -> None:
-    with _read.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=r"gabors.*natural_movie_one_pres"):
+    with _hdf5.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=r"gabors.*natural_movie_one_pres"):
         _nwb.intervals(hdf5, "gabors_presentations")
 
 
 def test_only_the_columns_asked_for_are_read(path: Path) -> None:
     replace(path, f"{SCENES}/frame", np.zeros(7))
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         assert set(_nwb.intervals(hdf5, "natural_scenes_presentations", columns=())) == {
             "id",
             "start_time",
@@ -170,7 +170,7 @@ def test_texts_that_cannot_be_are_refused(path: Path, make: Callable[[h5py.File]
     with h5py.File(path, "a") as file:
         del file["units/quality"]
         make(file)
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         with pytest.raises(CorruptDataError, match=f"units/quality: {message}"):
             _nwb.column(hdf5, "units/quality")
         if make is _elsewhere:
@@ -178,7 +178,7 @@ def test_texts_that_cannot_be_are_refused(path: Path, make: Callable[[h5py.File]
 
 
 def test_one_text(path: Path) -> None:
-    with _read.open_hdf5(path) as hdf5:
+    with _hdf5.open_hdf5(path) as hdf5:
         assert _nwb.text(hdf5, "general/session_id") == "715093703"
         with pytest.raises(CorruptDataError, match="units/id: expected one text"):
             _nwb.text(hdf5, "units/id")
@@ -187,5 +187,5 @@ def test_one_text(path: Path) -> None:
 def test_names_that_are_no_text_are_refused(path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["units"][b"\xff"] = 0
-    with _read.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=r"units: cannot be read \(UnicodeDecode"):
+    with _hdf5.open_hdf5(path) as hdf5, pytest.raises(CorruptDataError, match=r"units: cannot be read \(UnicodeDecode"):
         _nwb.unit_columns(hdf5)

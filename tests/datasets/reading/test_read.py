@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 from memory import peak_of
 from neurovar_datasets import CorruptDataError
-from neurovar_datasets._reading import hdf5 as _read
+from neurovar_datasets._reading import archives as _archives
+from neurovar_datasets._reading import refusals as _refusals
 from servers import put
 
 COUNTS = np.arange(24.0).reshape(2, 3, 4)
@@ -54,87 +55,87 @@ def test_any_failure_of_a_parser_names_file_and_field() -> None:
         pytest.raises(
             CorruptDataError, match=r"^a\.mat: resp: cannot be read \(ZeroDivisionError: division by zero\)$"
         ),
-        _read.reading("a.mat", "resp"),
+        _refusals.reading("a.mat", "resp"),
     ):
         _ = 1 / 0
-    with pytest.raises(CorruptDataError, match=r"^as it was$"), _read.reading("a.mat", "resp"):
+    with pytest.raises(CorruptDataError, match=r"^as it was$"), _refusals.reading("a.mat", "resp"):
         raise CorruptDataError("as it was")
-    with pytest.raises(CorruptDataError) as caught, _read.reading("a.mat"):
+    with pytest.raises(CorruptDataError) as caught, _refusals.reading("a.mat"):
         raise ValueError("x" * 10_000)
     assert len(str(caught.value)) < 1000
-    with pytest.raises(KeyboardInterrupt), _read.reading("a.mat"):
+    with pytest.raises(KeyboardInterrupt), _refusals.reading("a.mat"):
         raise KeyboardInterrupt
 
 
 def test_what_is_expected_is_said() -> None:
-    _read.expect(True, "a.mat", "resp", "x", "y")
+    _refusals.expect(True, "a.mat", "resp", "x", "y")
     with pytest.raises(CorruptDataError, match=r"^a\.mat: resp: expected x, got y$"):
-        _read.expect(np.bool_(False), "a.mat", "resp", "x", "y")
+        _refusals.expect(np.bool_(False), "a.mat", "resp", "x", "y")
 
 
 def test_numbers_are_real(tmp_path: Path) -> None:
     for values in ([[1, 2]], np.ones((1, 2), np.float32), [[True, False]]):
-        np.testing.assert_array_equal(_read.numbers("f", "x", values, ndim=2), values)
+        np.testing.assert_array_equal(_refusals.numbers("f", "x", values, ndim=2), values)
     for values in (["a"], [1j], [None], np.array([1], "M8[s]"), [b"a"], np.zeros(2, "i4,f8")):
         with pytest.raises(CorruptDataError, match=r"^f: x: expected real numbers, got dtype"):
-            _read.numbers("f", "x", values)
+            _refusals.numbers("f", "x", values)
     with pytest.raises(CorruptDataError, match=r"f: x: expected 2 dims, got shape \(3,\)"):
-        _read.numbers("f", "x", [1, 2, 3], ndim=2)
+        _refusals.numbers("f", "x", [1, 2, 3], ndim=2)
     with pytest.raises(CorruptDataError, match=r"f: x: cannot be read \(ValueError"):
-        _read.numbers("f", "x", [[1], [2, 3]])
+        _refusals.numbers("f", "x", [[1], [2, 3]])
 
 
 def test_integers_are_whole() -> None:
-    ids = _read.integers("f", "x", np.array([[3.0, -4.0]]))
+    ids = _refusals.integers("f", "x", np.array([[3.0, -4.0]]))
     assert (ids.dtype, ids.tolist()) == (np.int64, [3, -4])
-    assert _read.integers("f", "x", np.array([2**63 - 1], np.uint64)).tolist() == [2**63 - 1]
-    assert _read.integers("f", "x", [np.iinfo(np.int64).min]).tolist() == [-(2**63)]
+    assert _refusals.integers("f", "x", np.array([2**63 - 1], np.uint64)).tolist() == [2**63 - 1]
+    assert _refusals.integers("f", "x", [np.iinfo(np.int64).min]).tolist() == [-(2**63)]
     for values in ([1.5], [np.nan], [np.inf], [1e300]):
         with pytest.raises(CorruptDataError, match="f: x: expected whole numbers, got fractions, NaN or infinity"):
-            _read.integers("f", "x", values)
+            _refusals.integers("f", "x", values)
     with pytest.raises(CorruptDataError, match=f"f: x: expected integers up to {2**63 - 1}, got larger ones"):
-        _read.integers("f", "x", np.array([1, 2**63], np.uint64))
+        _refusals.integers("f", "x", np.array([1, 2**63], np.uint64))
 
 
 def test_counts_are_whole_and_not_negative() -> None:
     for values in ([0, 3], [0.0, np.nan, 2.0], np.array([7], np.uint8), [True]):
-        np.testing.assert_array_equal(_read.counts("f", "x", values, ndim=1), values)
+        np.testing.assert_array_equal(_refusals.counts("f", "x", values, ndim=1), values)
     wrong = {"whole spike counts, got fractions": 0.5, "finite spike counts, got infinity": np.inf}
     for message, value in (wrong | {"spike counts of 0 or more, got 2 negative ones": -1.0}).items():
         with pytest.raises(CorruptDataError, match=f"f: x: expected {message}"):
-            _read.counts("f", "x", [value, 1, value])
+            _refusals.counts("f", "x", [value, 1, value])
     with pytest.raises(CorruptDataError, match="f: x: expected spike counts of 0 or more, got 1 negative ones"):
-        _read.counts("f", "x", [-1])
+        _refusals.counts("f", "x", [-1])
     with pytest.raises(CorruptDataError, match="1 dims"):
-        _read.counts("f", "x", [[1]], ndim=1)
+        _refusals.counts("f", "x", [[1]], ndim=1)
 
 
 def test_times_never_decrease() -> None:
-    times = _read.increasing_times("f", "x", np.array([[0, 1, 1, 4]], np.int16))
+    times = _refusals.increasing_times("f", "x", np.array([[0, 1, 1, 4]], np.int16))
     assert (times.dtype, times.tolist()) == (np.float64, [0, 1, 1, 4])
-    assert _read.increasing_times("f", "x", []).tolist() == []
+    assert _refusals.increasing_times("f", "x", []).tolist() == []
     with pytest.raises(CorruptDataError, match="f: x: expected times that never decrease, got times out of order"):
-        _read.increasing_times("f", "x", [0.0, 2.0, 1.0])
+        _refusals.increasing_times("f", "x", [0.0, 2.0, 1.0])
     for value in (np.nan, np.inf):
         with pytest.raises(CorruptDataError, match="f: x: expected finite times, got NaN or infinity"):
-            _read.increasing_times("f", "x", [0.0, value])
+            _refusals.increasing_times("f", "x", [0.0, value])
 
 
 def test_ids_are_unique() -> None:
-    assert _read.unique("f", "x", ["b", "a"]).tolist() == ["b", "a"]
+    assert _refusals.unique("f", "x", ["b", "a"]).tolist() == ["b", "a"]
     with pytest.raises(CorruptDataError, match="f: x: expected unique ids, got 2 repeated ones"):
-        _read.unique("f", "x", [1, 2, 2, 3, 3, 3])
+        _refusals.unique("f", "x", [1, 2, 2, 3, 3, 3])
     with pytest.raises(CorruptDataError, match=r"f: x: cannot be read \(TypeError"):
-        _read.unique("f", "x", np.array([1, "a", None], dtype=object))
+        _refusals.unique("f", "x", np.array([1, "a", None], dtype=object))
 
 
 def test_responses_outside_of_the_convention_name_the_file() -> None:
     good = xr.DataArray(np.ones((1, 2, 1)), dims=("stimulus", "repeat", "unit"), coords={"stimulus": ["a"]})
-    assert _read.checked("f", good) is good
+    assert _refusals.checked("f", good) is good
     timed = good.expand_dims(time=[0.0], axis=-1)
-    assert _read.checked("f", timed) is timed
+    assert _refusals.checked("f", timed) is timed
     with pytest.raises(CorruptDataError, match=r"^f: responses: expected dims"):
-        _read.checked("f", good.rename(unit="neuron"))
+        _refusals.checked("f", good.rename(unit="neuron"))
 
 
 # .npy
@@ -146,11 +147,11 @@ def test_responses_outside_of_the_convention_name_the_file() -> None:
 def test_npy_files_are_read(tmp_path: Path, array: np.ndarray) -> None:
     path = put(tmp_path / "a.npy", npy_bytes(array))
     for lazy in (False, True):
-        np.testing.assert_array_equal(_read.npy(path, lazy=lazy), array)
-    assert isinstance(_read.npy(path, lazy=True), np.memmap)
-    assert not isinstance(_read.npy(path), np.memmap)
+        np.testing.assert_array_equal(_archives.npy(path, lazy=lazy), array)
+    assert isinstance(_archives.npy(path, lazy=True), np.memmap)
+    assert not isinstance(_archives.npy(path), np.memmap)
     members = zip_file(tmp_path / "a.npz", {"a.npy": path.read_bytes()})
-    np.testing.assert_array_equal(_read.npz(members)["a"], array)
+    np.testing.assert_array_equal(_archives.npz(members)["a"], array)
 
 
 LYING = [
@@ -177,14 +178,14 @@ LYING = [
 @pytest.mark.parametrize("lazy", [False, True])
 def test_npy_files_that_lie_are_refused(tmp_path: Path, content: bytes, lazy: bool) -> None:
     path = put(tmp_path / "a.npy", content)
-    assert peak_of(lambda: _read.npy(path, lazy=lazy), str(path)) < 10 << 20
+    assert peak_of(lambda: _archives.npy(path, lazy=lazy), str(path)) < 10 << 20
 
 
 @pytest.mark.parametrize("content", LYING)
 def test_npz_members_that_lie_are_refused(tmp_path: Path, content: bytes) -> None:
     path = zip_file(tmp_path / "a.npz", {"counts.npy": content})
     with pytest.raises(CorruptDataError, match=rf"{path}: counts\.npy: "):
-        _read.npz(path)
+        _archives.npz(path)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -194,9 +195,9 @@ def test_pickles_are_not_loaded(tmp_path: Path, lazy: bool) -> None:
     plain = put(tmp_path / "plain.npy", pickle.dumps(evil))
     for path in (objects, plain):
         with pytest.raises(CorruptDataError, match=str(path)):
-            _read.npy(path, lazy=lazy)
+            _archives.npy(path, lazy=lazy)
         with pytest.raises(CorruptDataError, match=r"a\.npz: x\.npy: cannot be read"):
-            _read.npz(zip_file(tmp_path / "a.npz", {"x.npy": path.read_bytes()}))
+            _archives.npz(zip_file(tmp_path / "a.npz", {"x.npy": path.read_bytes()}))
     assert not evil.trace.exists()
     np.load(objects, allow_pickle=True)
     assert evil.trace.exists(), "the pickle would have worked"
@@ -209,13 +210,13 @@ def test_the_arrays_of_npz_files_are_read_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     for save in (np.savez, np.savez_compressed):
         save(path, counts=COUNTS, ids=np.array(["a", "b"]))
-        assert _read.npz(path).keys() == {"counts", "ids"}
-        assert _read.npz(path)["ids"].tolist() == ["a", "b"]
-        assert _read.npz(path, ["counts"]).keys() == {"counts"}
+        assert _archives.npz(path).keys() == {"counts", "ids"}
+        assert _archives.npz(path)["ids"].tolist() == ["a", "b"]
+        assert _archives.npz(path, ["counts"]).keys() == {"counts"}
     with pytest.raises(
         CorruptDataError, match=r"a\.npz: spikes, times: expected an array of this name, got arrays \['c"
     ):
-        _read.npz(path, ["spikes", "counts", "times"])
+        _archives.npz(path, ["spikes", "counts", "times"])
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b"no zip", lambda b: b[:-30], lambda b: b"", lambda b: b[: len(b) // 2]])
@@ -223,7 +224,7 @@ def test_broken_zip_files_are_refused(tmp_path: Path, spoil: Callable[[bytes], b
     path = zip_file(tmp_path / "a.npz", {"x.npy": npy_bytes(COUNTS)})
     put(path, spoil(path.read_bytes()))
     with pytest.raises(CorruptDataError, match=rf"{path}: cannot be read \(BadZipFile"):
-        _read.npz(path)
+        _archives.npz(path)
 
 
 def test_a_spoiled_zip_member_is_refused(tmp_path: Path) -> None:
@@ -232,40 +233,40 @@ def test_a_spoiled_zip_member_is_refused(tmp_path: Path) -> None:
     content[content.index(COUNTS.tobytes()[8:16])] ^= 1
     put(path, content)
     with pytest.raises(CorruptDataError, match=r"x\.npy: cannot be read \(BadZipFile: Bad CRC"):
-        _read.npz(path)
+        _archives.npz(path)
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_read, "MIN_LIMIT", 1 << 20)
+    monkeypatch.setattr(_refusals, "MIN_LIMIT", 1 << 20)
     bomb = npy_bytes(np.zeros(1 << 22))
     path = zip_file(tmp_path / "a.npz", {"x.npy": bomb})
     assert len(bomb) / path.stat().st_size > 900
     size = path.stat().st_size
     limit = max(1 << 20, 100 * size)
     peak = peak_of(
-        lambda: _read.npz(path), rf"a\.npz: x\.npy: expected members of at most {limit} bytes, got {len(bomb)}"
+        lambda: _archives.npz(path), rf"a\.npz: x\.npy: expected members of at most {limit} bytes, got {len(bomb)}"
     )
     assert peak < 1 << 20
 
 
 def test_many_members_together_are_a_bomb_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_read, "MIN_LIMIT", 1 << 20)
+    monkeypatch.setattr(_refusals, "MIN_LIMIT", 1 << 20)
     path = zip_file(tmp_path / "a.npz", {f"x{number}.npy": npy_bytes(np.zeros(1 << 15)) for number in range(20)})
     with pytest.raises(CorruptDataError, match=r"a\.npz: x\d+\.npy: expected members of at most \d+ bytes"):
-        _read.npz(path)
+        _archives.npz(path)
 
 
 def test_a_member_that_declares_less_than_it_has_is_not_unpacked(tmp_path: Path) -> None:
     path = zip_file(tmp_path / "a.npz", {"x.npy": npy_bytes(np.zeros(1 << 22))})
     put(path, path.read_bytes().replace(struct.pack("<I", 128 + (1 << 25)), struct.pack("<I", 1000)))
-    assert peak_of(lambda: _read.npz(path), r"x\.npy: cannot be read") < 4 << 20
+    assert peak_of(lambda: _archives.npz(path), r"x\.npy: cannot be read") < 4 << 20
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_zipfile_unpacks_without_limit_are_refused(tmp_path: Path, method: int) -> None:
     path = zip_file(tmp_path / "a.npz", {"x.npy": npy_bytes(COUNTS)}, method)
     with pytest.raises(CorruptDataError, match=rf"a\.npz: x\.npy: expected deflate, got method {method}"):
-        _read.npz(path)
+        _archives.npz(path)
 
 
 def test_nothing_is_extracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +283,7 @@ def test_nothing_is_extracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
     for name in names[:-1]:
-        np.testing.assert_array_equal(_read.npz(path, [name])[name], COUNTS)
+        np.testing.assert_array_equal(_archives.npz(path, [name])[name], COUNTS)
     with pytest.raises(CorruptDataError, match=r"a\.npz: link\.npy: cannot be read"):
-        _read.npz(path)
+        _archives.npz(path)
     assert sorted(tmp_path.rglob("*")) == [inside, path]
