@@ -9,14 +9,19 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neurovar.plotting._style import BLACK, BLUE, GREY, PALE, VERMILION, figure, note, plain_numbers, require, style
-
-_LABELS = {
-    "noise_correlation": ("noise correlation", "pairs of units"),
-    "signal_correlation": ("signal correlation", "pairs of units"),
-    "reliability": ("reliability", "units"),
-    "fano_factor": ("Fano factor (variance/mean)", "units"),
-}
+from neurovar.plotting._style import (
+    BLACK,
+    BLUE,
+    GREY,
+    PALE,
+    VERMILION,
+    figure,
+    note,
+    plain_numbers,
+    readable,
+    require,
+    style,
+)
 
 
 def plot_recording(description: xr.Dataset) -> Figure:
@@ -61,11 +66,12 @@ def plot_distribution(description: xr.Dataset, statistic: str, ax: Axes) -> None
     'mean 0.200'
     """
     require(description, statistic)
-    label, counted = _LABELS[statistic]
-    ax.set(xlabel=label, ylabel=counted)
-    values = _finite(description[statistic])
+    variable = description[statistic]
+    label = variable.attrs.get("label", readable(statistic))
+    ax.set(xlabel=label, ylabel="pairs of units" if variable.dims == ("pair",) else "units")
+    values = _finite(variable)
     if not values.size:
-        _say(ax, description[statistic])
+        _say(ax, variable)
         return
     ax.hist(values, bins=min(40, max(5, round(2 * values.size ** (1 / 3)))), color=BLUE)
     ax.xaxis.set_major_locator(MaxNLocator(4))

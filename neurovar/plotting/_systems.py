@@ -31,19 +31,6 @@ from neurovar.plotting._style import (
 _CORTEX: Look = {"color": VERMILION, "marker": "o", "linestyle": "-"}
 _NETWORK_COLORS = (BLUE, GREEN, PURPLE, SKY, ORANGE, BLACK)
 
-_STATISTICS = {
-    "noise_correlation": "mean noise correlation",
-    "signal_correlation": "mean signal correlation",
-    "effective_dimensionality": "effective dimensionality",
-    "corrected_dimensionality": "eff. dim., no bias",
-    "exponent": "signal exponent α",
-    "noise_exponent": "noise exponent α",
-    "signal_slope": "r_sc slope on r_signal",
-    "variance_exponent": "variance–mean exponent",
-    "fano_factor": "Fano factor",
-    "reliability": "split-half reliability",
-}
-
 
 @style()
 def plot_statistic(comparison: xr.Dataset, statistic: str, ax: Axes) -> None:
@@ -58,7 +45,8 @@ def plot_statistic(comparison: xr.Dataset, statistic: str, ax: Axes) -> None:
         ValueError: a variable is missing, or `statistic` is not in `comparison`.
 
     >>> values = xr.DataArray([[0.03, np.nan]], dims=("statistic", "system"),
-    ...                       coords={"statistic": ["noise_correlation"], "system": ["V4", "conv1"]})
+    ...                       coords={"statistic": ["noise_correlation"], "system": ["V4", "conv1"],
+    ...                               "axis_label": ("statistic", ["mean noise correlation"])})
     >>> table = xr.Dataset({"estimate": values, "low": values - 0.01, "high": values + 0.01})
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
@@ -66,7 +54,7 @@ def plot_statistic(comparison: xr.Dataset, statistic: str, ax: Axes) -> None:
     >>> axes[0, 0].get_ylabel()
     'mean noise correlation'
     """
-    require(comparison, "statistic", "system", "estimate", "low", "high")
+    require(comparison, "statistic", "system", "axis_label", "estimate", "low", "high")
     choose("statistic", statistic, comparison["statistic"].values)
     one = comparison.sel(statistic=statistic)
     systems = [str(system) for system in one["system"].values]
@@ -79,7 +67,7 @@ def plot_statistic(comparison: xr.Dataset, statistic: str, ax: Axes) -> None:
             interval(ax, [x], here["low"], here["high"], color=color)
             ax.plot([x], [float(here["estimate"])], color=color, marker=look["marker"], linestyle="none")
     _name_systems(ax, systems)
-    ax.set_ylabel(_STATISTICS.get(statistic, readable(statistic)))
+    ax.set_ylabel(str(one["axis_label"].item()))
     note(ax, "bars: 95 % interval")
 
 

@@ -3,7 +3,6 @@ from ._description import MOST_PAIRED as MOST_PAIRED
 from ._description import describe as describe
 from ._description import summarise as summarise
 from ._power import ALPHA as ALPHA
-from ._power import BATCH as BATCH
 from ._power import EXCESS as EXCESS
 from ._power import POWER as POWER
 from ._power import from_pilot as from_pilot
@@ -15,6 +14,12 @@ from ._problems import MOST_COMPARED as MOST_COMPARED
 from ._problems import STRONG_DRIFT as STRONG_DRIFT
 from ._problems import Problem as Problem
 from ._problems import problems as problems
+from ._registry import STATISTICS as STATISTICS
+from ._statistic import Halves as Halves
+from ._statistic import PowerLawWindow as PowerLawWindow
+from ._statistic import Settings as Settings
+from ._statistic import SignalDimensions as SignalDimensions
+from ._statistic import Statistic as Statistic
 from .comparison._distances import curve_distance as curve_distance
 from .comparison._distances import noise_correlation_distance as noise_correlation_distance
 from .comparison._distances import spectrum_distance as spectrum_distance
@@ -25,9 +30,6 @@ from .comparison._permutation import permutation_test as permutation_test
 from .comparison._profiles import profiles as profiles
 from .comparison._shapes import ShapeDistance as ShapeDistance
 from .comparison._shapes import shape_distance as shape_distance
-from .comparison._statistics import STATISTICS as STATISTICS
-from .comparison._statistics import Settings as Settings
-from .comparison._statistics import Statistic as Statistic
 from .comparison._table import compare as compare
 from .estimation._alignment import class_alignment as class_alignment
 from .estimation._alignment import noise_in_signal as noise_in_signal

@@ -1,6 +1,8 @@
 """What a recording is like: its variability, how reliable it is, how much there is of it, and what was left out."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,24 +10,24 @@ import xarray as xr
 
 from neurovar._provenance import provenance
 from neurovar.responses import drop_constant, repeat_counts, residuals, sum_time, validate
-from neurovar.statistics.estimation._counts import fano_factor
-from neurovar.statistics.estimation._dimensionality import effective_dimensionality
+from neurovar.statistics._registry import STATISTICS, choose
+from neurovar.statistics._statistic import Halves, Statistic
 from neurovar.statistics.estimation._noise import noise_correlation
-from neurovar.statistics.estimation._reliability import reliability
 from neurovar.statistics.estimation._signal import signal_correlation
 
-STATISTICS = {
-    "noise_correlation": "noise correlation r_sc",
-    "fano_factor": "Fano factor",
-    "reliability": "reliability",
-    "signal_correlation": "signal correlation",
-    "effective_dimensionality": "effective dimensionality",
-}
+DESCRIBED = ("noise_correlation", "fano_factor", "reliability", "signal_correlation", "effective_dimensionality")
 MOST_PAIRED = 1000
+"""Units whose pairs are described: half a million pairs, whose mean and spread more pairs would not sharpen."""
 ORIGIN = ("units", "source", "title", "doi", "citation", "license", "license_url", "hash", "window")
 
 
-def describe(responses: xr.DataArray, *, n_splits: int = 20, rng: np.random.Generator | int) -> xr.Dataset:
+def describe(
+    responses: xr.DataArray,
+    statistics: Sequence[str | Statistic] = DESCRIBED,
+    *,
+    n_splits: int = 20,
+    rng: np.random.Generator | int,
+) -> xr.Dataset:
     """The statistics of one recording, unit by unit and pair by pair.
 
     Units that never vary between repeats are left out. Noise correlations are z-scored for each stimulus where some
@@ -33,22 +35,31 @@ def describe(responses: xr.DataArray, *, n_splits: int = 20, rng: np.random.Gene
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit), perhaps with a last dim `time`, over which it is summed first.
-    n_splits : random halves of the repeats for reliability and signal correlation.
+    responses : xarray.DataArray
+        (stimulus, repeat, unit), perhaps with a last dim `time`, over which it is summed first.
+    statistics : sequence of str or Statistic, optional
+        Names in `STATISTICS` or statistics of one's own.
+    n_splits : int, optional
+        Random halves of the repeats, for reliability, signal correlation and whatever else uses them.
+    rng : numpy.random.Generator or int
+        For random halves, and for the choice of units whose pairs are described.
 
     Returns
     -------
-    Dataset: `noise_correlation`, `signal_correlation` (pair); `fano_factor`, `reliability`, `mean_response`,
-    `noise_variance` (unit); `effective_dimensionality`; `n_repeats` (stimulus). Mean and variance are averages over
-    stimuli weighted by Rₛ − 1, so that they are equal for Poisson counts. The coordinates `unit_number` of a unit,
-    `unit_1` and `unit_2` of a pair are positions in `responses`, from 0. A statistic that `responses` do not allow (a
-    Fano factor of residuals) is NaN, and its attrs["reason"] says why. attrs have the origin, the parameters,
-    `n_trials`, the `n_recorded` units, those `dropped` here and what was `dropped_before`, and how
-    `noise_correlations`, `pairs` and `time` were treated.
+    xarray.Dataset
+        The statistics, of a unit (unit), of a pair (pair) or of the population: by default `noise_correlation`,
+        `signal_correlation` (pair); `fano_factor`, `reliability` (unit); `effective_dimensionality`. Beside them
+        `mean_response`, `noise_variance` (unit), averages over stimuli weighted by Rₛ − 1, so that they are equal for
+        Poisson counts; `n_repeats` (stimulus). The coordinates `unit_number` of a unit, `unit_1` and `unit_2` of a pair
+        are positions in `responses`, from 0. A statistic that `responses` do not allow (a Fano factor of residuals) is
+        NaN, and its attrs["reason"] says why; attrs["label"] is what it is called. attrs have the origin, the
+        parameters, `n_trials`, the `n_recorded` units, those `dropped` here and what was `dropped_before`, and how
+        `noise_correlations`, `pairs` and `time` were treated.
 
     Raises
     ------
-    ValueError : if responses are not valid.
+    ValueError
+        If responses are not valid, or a statistic is unknown or lacks a setting.
 
     References
     ----------
@@ -63,36 +74,40 @@ def describe(responses: xr.DataArray, *, n_splits: int = 20, rng: np.random.Gene
     """
     summed, time = _summed(responses)
     n_repeats = repeat_counts(summed).values
-    pair_rng, signal_rng, reliability_rng = np.random.default_rng(rng).spawn(3)
+    zscore = bool(n_repeats.max() > 2)
+    chosen = _chosen(statistics, zscore=zscore, n_splits=n_splits)
+    # Signal correlation and reliability come first, so that their draws do not depend on what else is asked for.
+    others = [statistic.name for statistic in chosen if statistic.name not in ("signal_correlation", "reliability")]
+    pair_rng, *rngs = np.random.default_rng(rng).spawn(3 + len(others))
+    rng_of = dict(zip(("signal_correlation", "reliability", *others), rngs))
     kept, dropped = _varying(summed)
     paired = _sample(kept, pair_rng)
-    zscore = bool(n_repeats.max() > 2)
-    computed: dict[str, tuple[str, Callable[[], xr.DataArray | np.ndarray | float]]] = {
-        "noise_correlation": ("pair", lambda: _of_pairs(noise_correlation(paired, zscore=zscore))),
-        "signal_correlation": (
-            "pair",
-            lambda: _of_pairs(signal_correlation(paired, n_splits=n_splits, rng=signal_rng)),
-        ),
-        "fano_factor": ("unit", lambda: fano_factor(kept).values),
-        "reliability": ("unit", lambda: reliability(kept, n_splits=n_splits, rng=reliability_rng).values),
-        "mean_response": ("unit", lambda: _mean_and_variance(kept)[0]),
-        "noise_variance": ("unit", lambda: _mean_and_variance(kept)[1]),
-        "effective_dimensionality": ("", lambda: effective_dimensionality(kept)),
+    n_units, n_paired = kept.sizes["unit"], paired.sizes["unit"]
+    variables = {
+        statistic.name: _attempt(
+            partial(statistic.values, paired if statistic.over == "pair" else kept, rng=rng_of[statistic.name]),
+            () if statistic.over == "population" else (statistic.over,),
+            {"population": 1, "unit": n_units, "pair": n_paired * (n_paired - 1) // 2}[statistic.over],
+            {"label": statistic.label},
+        )
+        for statistic in chosen
     }
-    coords = _coords(kept.drop_vars(computed, errors="ignore"), paired)
-    variables = {name: _attempt(dim, coords, compute) for name, (dim, compute) in computed.items()}
-    said = {
+    variables["mean_response"] = _attempt(lambda: _mean_and_variance(kept)[0], ("unit",), n_units, {})
+    variables["noise_variance"] = _attempt(lambda: _mean_and_variance(kept)[1], ("unit",), n_units, {})
+    attrs = {
+        "n_trials": int(n_repeats.sum()),
         "dropped": dropped,
         "time": time,
-        "pairs": _share(paired.sizes["unit"], kept.sizes["unit"]),
+        "pairs": f"of {n_paired} units drawn at random from {n_units}" if n_paired < n_units else "all",
         "noise_correlations": "z-scored for each stimulus" if zscore else "pooled over stimuli, not z-scored",
         "n_splits": n_splits,
         "rng": str(rng),
     }
     return xr.Dataset(
         variables | {"n_repeats": ("stimulus", n_repeats)},
-        coords=coords | {"stimulus": _plain(summed["stimulus"].values)},
-        attrs=_origin(responses) | {"n_trials": int(n_repeats.sum())} | said | provenance(),
+        coords=_coords(kept.drop_vars(variables, errors="ignore"), paired)
+        | {"stimulus": _plain(summed["stimulus"].values)},
+        attrs=_origin(responses) | attrs | provenance(),
     )
 
 
@@ -102,6 +117,16 @@ def summarise(description: xr.Dataset) -> pd.DataFrame:
     The standard deviation (divisor n − 1) is the spread over units or pairs, no standard error. NaN values (pairs that
     never vary for the same stimulus) are not among the n.
 
+    Parameters
+    ----------
+    description : xarray.Dataset
+        What `describe` returned.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by `statistic`, its label: `mean`, `sd`, `n`, `of` ("units", "pairs" or ""), `reason`.
+
     Examples
     --------
     >>> from neurovar import statistics
@@ -110,12 +135,13 @@ def summarise(description: xr.Dataset) -> pd.DataFrame:
     [28, 8, 8, 28, 1]
     """
     rows = []
-    for name, label in STATISTICS.items():
-        variable = description[name]
+    for variable in description.data_vars.values():
+        if "label" not in variable.attrs:
+            continue
         values = variable.values[np.isfinite(variable.values)]
         rows.append(
             {
-                "statistic": label,
+                "statistic": variable.attrs["label"],
                 "mean": values.mean() if values.size else np.nan,
                 "sd": values.std(ddof=1) if values.size > 1 else np.nan,
                 "n": values.size,
@@ -124,6 +150,26 @@ def summarise(description: xr.Dataset) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("statistic")
+
+
+def _chosen(statistics: Sequence[str | Statistic], *, zscore: bool, n_splits: int) -> tuple[Statistic, ...]:
+    """The statistics, two of them in the form that suits single pairs of one recording."""
+    forms: dict[str, Statistic] = {
+        # With two repeats z-scored residuals are ±1/√2 whatever the noise; systems of one table must be treated alike,
+        # so that only here the form follows from the number of repeats.
+        "noise_correlation": replace(
+            STATISTICS["noise_correlation"], function=partial(noise_correlation, zscore=zscore)
+        ),
+        "signal_correlation": replace(
+            STATISTICS["signal_correlation"], function=_signal_correlation, settings=Halves()
+        ),
+    }
+    named = [forms.get(item, item) if isinstance(item, str) else item for item in statistics]
+    return choose(statistics if isinstance(statistics, str) else named, {"n_splits": n_splits})
+
+
+def _signal_correlation(responses: xr.DataArray, settings: Halves, rng: np.random.Generator) -> xr.DataArray:
+    return signal_correlation(responses, n_splits=settings.n_splits, rng=rng)
 
 
 def _origin(responses: xr.DataArray) -> dict[str, object]:
@@ -154,8 +200,8 @@ def _varying(responses: xr.DataArray) -> tuple[xr.DataArray, str]:
 
 def _dropped_before(attrs: Mapping[Hashable, object]) -> str:
     """What whoever made the responses says that they dropped, such as attrs["red_cells_dropped"] = 12."""
-    said = {str(name).replace("_", " "): str(value) for name, value in attrs.items() if "dropped" in str(name)}
-    return ", ".join(f"{name}: {value}" for name, value in said.items() if value not in ("0", "[]")) or "none known"
+    stated = {str(name).replace("_", " "): str(value) for name, value in attrs.items() if "dropped" in str(name)}
+    return ", ".join(f"{name}: {value}" for name, value in stated.items() if value not in ("0", "[]")) or "none known"
 
 
 def _sample(responses: xr.DataArray, rng: np.random.Generator) -> xr.DataArray:
@@ -165,24 +211,16 @@ def _sample(responses: xr.DataArray, rng: np.random.Generator) -> xr.DataArray:
     return responses.isel(unit=np.sort(rng.choice(n_units, MOST_PAIRED, replace=False)))
 
 
-def _share(n_paired: int, n_units: int) -> str:
-    return f"of {n_paired} units drawn at random from {n_units}" if n_paired < n_units else "all"
-
-
-def _attempt(dim: str, coords: dict, compute: Callable[[], xr.DataArray | np.ndarray | float]) -> xr.Variable:
+def _attempt(compute: Callable[[], np.ndarray], dims: tuple[str, ...], n_values: int, attrs: dict) -> xr.Variable:
     """What is computed, or NaN and the reason."""
-    dims = (dim,) if dim else ()
+    shape = (n_values,) if dims else ()
     try:
-        return xr.Variable(dims, np.asarray(compute(), dtype=np.float64), {"reason": ""})
+        values = np.asarray(compute(), dtype=np.float64)
+        if values.shape != shape:
+            raise ValueError(f"expected a value for each {dims[0] if dims else 'population'}, got shape {values.shape}")
+        return xr.Variable(dims, values, attrs | {"reason": ""})
     except ValueError as error:
-        n_values = len(coords["unit_number" if dim == "unit" else "unit_1"][1])
-        return xr.Variable(dims, np.full((n_values,) if dim else (), np.nan), {"reason": str(error)})
-
-
-def _of_pairs(matrix: xr.DataArray) -> np.ndarray:
-    if len(matrix) < 2:
-        raise ValueError(f"expected at least 2 units, got {len(matrix)}")
-    return matrix.values[np.triu_indices(len(matrix), 1)]
+        return xr.Variable(dims, np.full(shape, np.nan), attrs | {"reason": str(error)})
 
 
 def _mean_and_variance(responses: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,28 +8,28 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import xarray as xr
-from joblib import Parallel, delayed
 from scipy.stats import norm
-from threadpoolctl import threadpool_limits
 
 from neurovar.covariance import Covariance, Dense
 from neurovar.responses import repeat_counts, residuals, validate
+from neurovar.statistics._registry import choose
+from neurovar.statistics._statistic import Statistic
+from neurovar.statistics._workers import in_workers
 from neurovar.statistics.simulation._models import gaussian, poisson_lognormal
 from neurovar.statistics.simulation._trials import present
 
 ALPHA = 0.05
+"""Level of the test whose power is computed."""
 POWER = 0.8
-BATCH = 16
-"""Simulations that a process makes at once."""
+"""The power that is enough: the custom of clinical and animal studies."""
 EXCESS = 0.1
 """How much more total variance than asked for simulated counts may have."""
 
-Statistic = Callable[[xr.DataArray], float]
 Simulator = Callable[[int, np.random.Generator], xr.DataArray]
 
 
 def repeats_needed(
-    statistic: Statistic,
+    statistic: str | Statistic | Callable[[xr.DataArray], float],
     simulate: Simulator,
     *,
     n_repeats: Sequence[int],
@@ -50,32 +50,46 @@ def repeats_needed(
 
     Parameters
     ----------
-    statistic : responses to a number, such as ``lambda da: float(statistics.fano_factor(da).mean())``.
-    simulate : (R, rng) to responses with R repeats; `from_pilot` makes one.
-    n_repeats : the numbers of repeats R to try, each at least 2.
-    precision : the standard error wanted, in units of the statistic.
-    difference : δ, the difference to detect between two groups, in units of the statistic.
-    truth : what the bias is measured from; by default the mean of the statistic over n/10 simulations (at least 2) with
+    statistic : str, Statistic or callable
+        A name in `STATISTICS`, a statistic of one's own, or a function from responses to a number, such as
+        ``lambda da: float(statistics.fano_factor(da).mean())``.
+    simulate : callable
+        From (R, rng) to responses with R repeats; `from_pilot` makes one.
+    n_repeats : sequence of int
+        The numbers of repeats R to try, each at least 2.
+    precision : float, optional
+        The standard error wanted, in units of the statistic.
+    difference : float, optional
+        δ, the difference to detect between two groups, in units of the statistic.
+    truth : float, optional
+        What the bias is measured from; by default the mean of the statistic over n/10 simulations (at least 2) with
         ten times the largest R, which keeps a bias of that many repeats.
-    n_simulations : n; the standard error is then known to about a part 1/√(2n).
-    n_jobs : processes; the numbers do not depend on it.
+    n_simulations : int, optional
+        n; the standard error is then known to about a part 1/√(2n).
+    rng : numpy.random.Generator or int
+        For the simulations, each of which has a generator of its own.
+    n_jobs : int, optional
+        Processes; the numbers do not depend on it.
 
     Returns
     -------
-    Dataset over `n_repeats` (sorted): `mean`, `bias`, `standard_error`, with δ `power`, and of each its Monte Carlo
-    standard error, `<name>_error`. attrs: `truth`, and the fewest R tried from which on all have SE ≤ precision
-    (`repeats_for_precision`) or a power of 0.8 (`repeats_for_power`), NaN where none has.
+    xarray.Dataset
+        Over `n_repeats` (sorted): `mean`, `bias`, `standard_error`, with δ `power`, and of each its Monte Carlo
+        standard error, `<name>_error`. attrs: `statistic`, what it is called, `truth`, and the fewest R tried from
+        which on all have SE ≤ precision (`repeats_for_precision`) or a power of 0.8 (`repeats_for_power`), NaN where
+        none has.
 
     Raises
     ------
-    ValueError : if there is neither precision nor difference, one is not positive, there are fewer than 2 repeats or
+    ValueError
+        If there is neither precision nor difference, one is not positive, there are fewer than 2 repeats or
         simulations, or the statistic refuses some simulated recording (named by its repeats) or gives no finite number.
 
     Examples
     --------
     >>> from neurovar import statistics
     >>> def simulate(n_repeats, rng):
-    ...     return simulation.population(n_stimuli=5, n_repeats=n_repeats, n_units=2, rng=rng)
+    ...     return statistics.population(n_stimuli=5, n_repeats=n_repeats, n_units=2, rng=rng)
     >>> def r_sc(da):
     ...     return float(statistics.noise_correlation(da, zscore=False)[0, 1])
     >>> result = repeats_needed(r_sc, simulate, n_repeats=[5, 20], precision=0.15, truth=0.0, n_simulations=50, rng=0)
@@ -83,17 +97,23 @@ def repeats_needed(
     20.0
     """
     tried = _check(n_repeats, precision, difference, truth, n_simulations)
+    label = "statistic"
+    if isinstance(statistic, str | Statistic):
+        (statistic,) = choose([statistic], {})
+        label, statistic = statistic.axis_label, statistic.estimate
+    # Each number of repeats has a stream of its own and each simulation one of that, so that neither other numbers nor
+    # the processes change what is drawn; where the truth is given, the reference's stream is not used.
     reference_rng, *rngs = np.random.default_rng(rng).spawn(len(tried) + 1)
-    calls = [(repeats, one) for repeats, group in zip(tried, rngs) for one in group.spawn(n_simulations)]
+    calls = [(statistic, simulate, n, own) for n, stream in zip(tried, rngs) for own in stream.spawn(n_simulations)]
     if truth is None:
-        calls += [(10 * tried[-1], one) for one in reference_rng.spawn(max(2, n_simulations // 10))]
-    batches = [calls[start : start + BATCH] for start in range(0, len(calls), BATCH)]
-    drawn = np.concatenate(Parallel(n_jobs=n_jobs)(delayed(_batch)(statistic, simulate, batch) for batch in batches))
+        n_references = max(2, n_simulations // 10)
+        calls += [(statistic, simulate, 10 * tried[-1], own) for own in reference_rng.spawn(n_references)]
+    drawn = np.array(in_workers(_simulated, calls, n_jobs))
     values = drawn[: len(tried) * n_simulations].reshape(len(tried), n_simulations)
     reference = drawn[values.size :] if truth is None else np.full(2, truth)
     result = _summary(values, reference)
     result = result if difference is None else result.assign(_power(result, difference))
-    attrs = {"n_simulations": n_simulations, "truth": float(reference.mean())}
+    attrs = {"statistic": label, "n_simulations": n_simulations, "truth": float(reference.mean())}
     if precision is not None:
         needed = _fewest(tried, result["standard_error"].values <= precision)
         attrs |= {"precision": precision, "repeats_for_precision": needed}
@@ -117,34 +137,41 @@ def from_pilot(
     they are drawn in to each unit's mean x̄, x̄ + √max(0, 1 − v/w) (x̄_s − x̄), w = Var_s x̄_s and v = σ² · mean(1/Rₛ), so
     that each unit's signal variance is unbiased (σ² the pooled residual variance, dof Σ(Rₛ − 1)).
 
-    Parameters
-    ----------
-    pilot : DataArray (stimulus, repeat, unit)
-    kind : "gaussian" (`statistics.gaussian`), or for spike counts "modulated_poisson" (`statistics.poisson_lognormal`
-        with the log-gains whose counts have the covariance `noise` on average over stimuli).
-    noise : pooled noise covariance, as of `statistics.fit_covariance`; a low rank keeps much of the pilot's estimation
-        noise out of it.
-    n_stimuli : draw so many of the pilot's stimuli anew each time, with replacement, so that the standard error is that
-        for other stimuli too; by default the pilot's own stimuli, always.
-    n_units : draw so many of its units anew each time, without replacement; by default all.
-
     Modulated Poisson counts have a variance above the mean, and gains that covary no more than they vary. Where `noise`
     asks for less, the covariance of the log-gains has negative eigenvalues; they are set to 0, which keeps the
     covariances of pairs about as they are and raises variances. By more than 10 % in all, it is an error.
 
+    Parameters
+    ----------
+    pilot : xarray.DataArray
+        (stimulus, repeat, unit).
+    kind : {"gaussian", "modulated_poisson"}
+        Gaussian responses (`statistics.gaussian`), or spike counts (`statistics.poisson_lognormal` with the log-gains
+        whose counts have the covariance `noise` on average over stimuli).
+    noise : Covariance
+        Pooled noise covariance, as of `statistics.fit_covariance`; a low rank keeps much of the pilot's estimation
+        noise out of it.
+    n_stimuli : int, optional
+        Draw so many of the pilot's stimuli anew each time, with replacement, so that the standard error is that for
+        other stimuli too; by default the pilot's own stimuli, always.
+    n_units : int, optional
+        Draw so many of its units anew each time, without replacement; by default all.
+
     Returns
     -------
-    function of (n_repeats, rng), for `repeats_needed`
+    callable
+        From (n_repeats, rng) to responses, for `repeats_needed`.
 
     Raises
     ------
-    ValueError : if the pilot has no repeats, the kind is another, the noise has other units, counts are needed and not
-        given, a unit is silent, modulated Poisson counts cannot have such noise, or the sizes are out of range.
+    ValueError
+        If the pilot has no repeats, the kind is another, the noise has other units, counts are needed and not given, a
+        unit is silent, modulated Poisson counts cannot have such noise, or the sizes are out of range.
 
     Examples
     --------
     >>> from neurovar import statistics
-    >>> pilot = simulation.population(n_stimuli=20, n_repeats=4, n_units=5, rng=0)
+    >>> pilot = statistics.population(n_stimuli=20, n_repeats=4, n_units=5, rng=0)
     >>> noise = statistics.fit_covariance(pilot, kind="low_rank", rank=1)
     >>> simulate = from_pilot(pilot, kind="gaussian", noise=noise, n_units=3)
     >>> simulate(8, np.random.default_rng(0)).shape
@@ -198,13 +225,8 @@ def _check(
     return tried
 
 
-def _batch(statistic: Statistic, simulate: Simulator, calls: Sequence[tuple[int, np.random.Generator]]) -> list[float]:
-    """The statistic of several simulated recordings, on one thread so that it is the same in every process."""
-    with threadpool_limits(1):
-        return [_one(statistic, simulate, *call) for call in calls]
-
-
-def _one(statistic: Statistic, simulate: Simulator, n_repeats: int, rng: np.random.Generator) -> float:
+def _simulated(statistic: Callable[..., float], simulate: Simulator, n_repeats: int, rng: np.random.Generator) -> float:
+    """The statistic of one simulated recording."""
     try:
         value = float(statistic(simulate(n_repeats, rng)))
     except ValueError as error:

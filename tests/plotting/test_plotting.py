@@ -35,6 +35,7 @@ def comparison() -> xr.Dataset:
         },
         coords={
             "statistic": ["noise_correlation", "fano_factor"],
+            "axis_label": ("statistic", ["mean noise correlation", "Fano factor"]),
             "system": SYSTEMS,
             "rank": np.arange(1, 5),
         },

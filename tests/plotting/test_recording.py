@@ -18,7 +18,8 @@ def described() -> xr.Dataset:
     rng = np.random.default_rng(0)
     names = {"noise_correlation": 45, "signal_correlation": 45, "reliability": 10, "mean_response": 10}
     variables = {
-        name: ("pair" if n == 45 else "unit", rng.uniform(0.1, 0.9, n), {"reason": ""}) for name, n in names.items()
+        name: ("pair" if n == 45 else "unit", rng.uniform(0.1, 0.9, n), {"reason": "", "label": name.replace("_", " ")})
+        for name, n in names.items()
     }
     variance = ("unit", variables["mean_response"][1] * 2, {"reason": ""})
     return xr.Dataset(variables | {"noise_variance": variance}, attrs={"units": "spike count"})

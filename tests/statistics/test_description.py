@@ -61,7 +61,7 @@ def test_pairs_are_those_of_the_matrices(counts: xr.DataArray) -> None:
     assert sorted(zip(first.tolist(), second.tolist())) == [(i, j) for i in range(7) for j in range(i + 1, 7)]
     np.testing.assert_allclose(results["noise_correlation"], [matrix[i, j] for i, j in zip(first, second)])
     assert results["effective_dimensionality"].item() == pytest.approx(statistics.effective_dimensionality(counts))
-    assert all(results[name].attrs["reason"] == "" for name in statistics.STATISTICS)
+    assert all(results[name].attrs["reason"] == "" for name in description.DESCRIBED)
 
 
 def test_the_same_rng_gives_the_same_numbers(counts: xr.DataArray) -> None:
@@ -165,10 +165,10 @@ def test_the_summary_has_mean_spread_and_number(counts: xr.DataArray) -> None:
     results["noise_correlation"][2] = np.nan
     table = summarise(results)
     pairs = np.delete(results["noise_correlation"].values, 2)
-    mean, sd, n, of, reason = table.loc["noise correlation r_sc"]
+    mean, sd, n, of, reason = table.loc["noise correlation"]
     assert (mean, sd) == pytest.approx((pairs.sum() / 20, np.sqrt(((pairs - pairs.mean()) ** 2).sum() / 19)))
     assert (n, of, reason) == (20, "pairs", "")
-    one = table.loc["effective dimensionality"]
+    one = table.loc["effective dimensionality of the noise"]
     assert one["mean"] == results["effective_dimensionality"].item() and np.isnan(one["sd"]) and one["of"] == ""
 
 
@@ -178,6 +178,6 @@ def test_v4_has_the_published_numbers() -> None:
     from neurovar_datasets import cowley2023_v4
 
     table = summarise(describe(cowley2023_v4.load(session="210325"), rng=0))["mean"]
-    assert table["noise correlation r_sc"] == pytest.approx(0.030, abs=0.0005)
+    assert table["noise correlation"] == pytest.approx(0.030, abs=0.0005)
     assert table["Fano factor"] == pytest.approx(0.89, abs=0.005)
-    assert table["effective dimensionality"] == pytest.approx(29.2, abs=0.05)
+    assert table["effective dimensionality of the noise"] == pytest.approx(29.2, abs=0.05)

@@ -89,9 +89,11 @@ def measured(
     jobs: int,
 ) -> xr.Dataset:
     """The table; without ranks, it has no statistic that needs them."""
-    allowed = {"", "ranks"} if ranks else {""}
+    given = {"ranks"} if ranks else set()
     statistics = [
-        name for name, one in neurovar.statistics.STATISTICS.items() if one.by_default and one.needs in allowed
+        statistic
+        for statistic in neurovar.statistics.STATISTICS.values()
+        if statistic.by_default and given.issuperset(statistic.lacks)
     ]
     return neurovar.statistics.compare(
         systems, statistics=statistics, ranks=ranks, match=match, n_resamples=n_resamples, rng=seed, n_jobs=jobs

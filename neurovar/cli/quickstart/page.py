@@ -20,15 +20,6 @@ from neurovar.cli.quickstart.compute import EPSILON, RANKS, TRACE_PER_UNIT, Resu
 from neurovar.cli.quickstart.inputs import N_UNITS, Inputs
 from neurovar.cli.report import Section
 
-LABELS = {
-    "noise_correlation": "noise correlation (mean over pairs)",
-    "signal_correlation": "signal correlation (mean over pairs)",
-    "effective_dimensionality": "effective dimensionality of the noise",
-    "exponent": f"signal exponent α (cvPCA, ranks {RANKS[0]}–{RANKS[1]})",
-    "fano_factor": "Fano factor (mean over units)",
-    "reliability": "reliability (mean over units)",
-}
-
 
 def write(output: Path, inputs: Inputs, results: Results, *, scale: Scale, seed: int, command: str) -> Path:
     """Write index.html, figures and netCDF files to `output`, all at once; returns the page's path."""
@@ -232,12 +223,12 @@ def _format(cell: xr.Dataset) -> str:
 def comparison_table(table: xr.Dataset) -> pd.DataFrame:
     """Statistic × system: estimate and interval, or why there is none."""
     rows = {
-        LABELS[str(statistic)]: {
+        str(row["label"].item()): {
             str(system): str(cell["reason"].item()) or _format(cell)
             for system in table["system"].values
-            for cell in [table.sel(statistic=statistic, system=system)]
+            for cell in [row.sel(system=system)]
         }
-        for statistic in table["statistic"].values
+        for row in (table.isel(statistic=number) for number in range(table.sizes["statistic"]))
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("statistic")
 

@@ -1,55 +1,28 @@
 """Statistics of one system, with intervals that take subjects, sessions, units, stimuli and trials as random draws."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from joblib import Parallel, delayed, parallel_config
 from scipy.stats import t as student
-from threadpoolctl import threadpool_limits
 
+from neurovar.statistics._registry import choose
+from neurovar.statistics._statistic import Evaluation, Statistic
+from neurovar.statistics._workers import in_workers
 from neurovar.statistics.comparison._levels import LEVELS, Design, design, leave_out_units, leave_out_within
 from neurovar.statistics.comparison._matching import System, session_list
-from neurovar.statistics.comparison._statistics import evaluate, require_statistics
-
-
-@dataclass(frozen=True)
-class Request:
-    """Which statistics to compute, and how; every evaluation starts from the same seed."""
-
-    statistics: tuple[str, ...]
-    ranks: tuple[int, int] | None
-    n_dims: int | None
-    n_splits: int
-    seed: int
-
-    def evaluate(self, session: xr.DataArray) -> tuple[np.ndarray, list[str]]:
-        return evaluate(
-            session,
-            self.statistics,
-            ranks=self.ranks,
-            n_dims=self.n_dims,
-            n_splits=self.n_splits,
-            seed=self.seed,
-        )
-
-    def values(self, sessions: Iterable[xr.DataArray]) -> np.ndarray:
-        """(session, statistic)"""
-        return np.array([self.evaluate(session)[0] for session in sessions])
 
 
 def intervals(
     system: System,
-    statistics: Sequence[str] | None = None,
+    statistics: Sequence[str | Statistic] | None = None,
     *,
-    ranks: tuple[int, int] | None = None,
-    n_dims: int | None = None,
     levels: Sequence[str] = LEVELS,
     n_resamples: int = 40,
-    n_splits: int = 10,
     rng: np.random.Generator | int,
     n_jobs: int = 1,
+    **settings: Any,
 ) -> xr.Dataset:
     """Statistics of one system with 95 % intervals, units and stimuli (or subjects, sessions, trials) drawn at random.
 
@@ -75,24 +48,34 @@ def intervals(
 
     Parameters
     ----------
-    system : responses (stimulus, repeat, unit), or a list of them, one a session. The subject of a session is its
-        units' coordinate `subject` or attrs["subject"]; stimuli are the same where their ids are.
-    statistics : names in `STATISTICS`, by default all but the slow ones.
-    ranks, n_dims : the window of a power law and the number of signal dimensions, for statistics that need them.
-    n_resamples : each costs three computations of the statistics (one where sessions vary).
-    n_splits : random halves of the repeats, for statistics that use them.
-    n_jobs : processes; the numbers do not depend on it.
+    system : xarray.DataArray or sequence of xarray.DataArray
+        Responses (stimulus, repeat, unit), or a list of them, one a session. The subject of a session is its units'
+        coordinate `subject` or attrs["subject"]; stimuli are the same where their ids are.
+    statistics : sequence of str or Statistic, optional
+        Names in `STATISTICS` or statistics of one's own; by default all but the slow ones.
+    levels : sequence of str, optional
+        What is drawn at random, among "subject", "session", "unit", "stimulus" and "repeat".
+    n_resamples : int, optional
+        Each costs three computations of the statistics (one where sessions vary).
+    rng : numpy.random.Generator or int
+        For resamples, and for the splits of statistics that use them.
+    n_jobs : int, optional
+        Processes; the numbers do not depend on it.
+    **settings : Any
+        Settings of statistics by their names, such as ranks=(2, 20) for an exponent.
 
     Returns
     -------
-    Dataset (statistic): `estimate`, `standard_error`, `low`, `high`; `n_resamples`, in how many of the resamples the
-    statistic was defined; `reason`, why it is NaN (as it is where one session does not allow it); attrs["levels"]: what
-    varies.
+    xarray.Dataset
+        (statistic): `estimate`, `standard_error`, `low`, `high`; `n_resamples`, in how many of the resamples the
+        statistic was defined; `reason`, why it is NaN (as it is where one session does not allow it);
+        attrs["levels"]: what varies.
 
     Raises
     ------
-    ValueError : if the system is not valid or has no repeats, a statistic is unknown or lacks its ranks, there are
-        fewer than two resamples, or no level has two members.
+    ValueError
+        If the system is not valid or has no repeats, a statistic is unknown or lacks a setting, there are fewer than
+        two resamples, or no level has two members.
 
     References
     ----------
@@ -109,14 +92,13 @@ def intervals(
     (True, 'unit, stimulus')
     """
     rng = np.random.default_rng(rng)
-    chosen = require_statistics(statistics, ranks=ranks, n_dims=n_dims)
-    request = Request(chosen, ranks, n_dims, n_splits, int(rng.integers(2**63)))
-    return measure([session_list(system)], request, levels=levels, n_resamples=n_resamples, rng=rng, n_jobs=n_jobs)
+    evaluation = Evaluation(choose(statistics, settings), int(rng.integers(2**63)))
+    return measure([session_list(system)], evaluation, levels=levels, n_resamples=n_resamples, rng=rng, n_jobs=n_jobs)
 
 
 def measure(
     subsamples: list[list[xr.DataArray]],
-    request: Request,
+    evaluation: Evaluation,
     *,
     levels: Sequence[str],
     n_resamples: int,
@@ -131,18 +113,19 @@ def measure(
     """
     if n_resamples < 2:
         raise ValueError(f"expected at least 2 resamples, got {n_resamples}")
-    levels_of = design(subsamples[0], levels)
-    full, reasons = _full(subsamples, request, n_jobs)
-    each = max(2, -(-n_resamples // len(subsamples)))
+    varying = design(subsamples[0], levels)
+    full, reasons = _full(subsamples, evaluation, n_jobs)
+    # At least two a subsample, because variances are taken within each.
+    n_per_subsample = max(2, -(-n_resamples // len(subsamples)))
     calls = [
-        (sessions, values, request, levels_of, one)
+        (sessions, values, evaluation, varying, resample_rng)
         for sessions, values in zip(subsamples, full.values)
-        for one in rng.spawn(each)
+        for resample_rng in rng.spawn(n_per_subsample)
     ]
     dims = ("subsample", "resample", "part", "session", "statistic")
-    shape = (len(subsamples), each, 3, *full.shape[1:])
-    shifts = xr.DataArray(np.array(parallel(_resample, calls, n_jobs)).reshape(shape), dims=dims)
-    variance, dof = _variance(full, shifts, levels_of, shares)
+    shape = (len(subsamples), n_per_subsample, 3, *full.shape[1:])
+    shifts = xr.DataArray(np.array(in_workers(_resample, calls, n_jobs)).reshape(shape), dims=dims)
+    variance, dof = _variance(full, shifts, varying, shares)
     estimate, error = full.mean("session", skipna=False).mean("subsample"), np.sqrt(variance)
     half = error * student.ppf(0.975, dof)
     return xr.Dataset(
@@ -154,51 +137,52 @@ def measure(
             "reason": ("statistic", reasons),
             "n_resamples": shifts.notnull().all(("part", "session")).sum(("subsample", "resample")),
         },
-        coords={"statistic": list(request.statistics)},
-        attrs={"levels": ", ".join(filter(None, (levels_of.across, levels_of.within)))},
+        coords={"statistic": evaluation.names},
+        attrs={"levels": ", ".join(filter(None, (varying.across, varying.within)))},
     )
 
 
-def parallel(function: Callable, calls: Sequence[tuple], n_jobs: int) -> list:
-    """The results in order; one thread a process, so that numbers do not depend on how many there are."""
-    with threadpool_limits(1), parallel_config(backend="loky", inner_max_num_threads=1):
-        return Parallel(n_jobs=n_jobs)(delayed(function)(*call) for call in calls)
-
-
-def _full(subsamples: list[list[xr.DataArray]], request: Request, n_jobs: int) -> tuple[xr.DataArray, list[str]]:
+def _full(subsamples: list[list[xr.DataArray]], evaluation: Evaluation, n_jobs: int) -> tuple[xr.DataArray, list[str]]:
     """Each session's statistics (subsample, session, statistic), and why one has no value in any subsample."""
     calls = [(session,) for sessions in subsamples for session in sessions]
-    values, reasons = zip(*parallel(request.evaluate, calls, n_jobs))
-    shape = (len(subsamples), len(subsamples[0]), len(request.statistics))
+    values, reasons = zip(*in_workers(evaluation.with_reasons, calls, n_jobs))
+    shape = (len(subsamples), len(subsamples[0]), len(evaluation.statistics))
     full = xr.DataArray(np.array(values).reshape(shape), dims=("subsample", "session", "statistic"))
     undefined = full.isnull().any("session").all("subsample").values
-    first = [next(filter(None, told), "") for told in zip(*reasons)]
-    return full, [reason if none else "" for reason, none in zip(first, undefined)]
+    first = [next(filter(None, of_statistic), "") for of_statistic in zip(*reasons)]
+    return full, [reason if never else "" for reason, never in zip(first, undefined)]
 
 
 def _resample(
-    sessions: list[xr.DataArray], full: np.ndarray, request: Request, levels: Design, rng: np.random.Generator
+    sessions: list[xr.DataArray], full: np.ndarray, evaluation: Evaluation, varying: Design, rng: np.random.Generator
 ) -> np.ndarray:
     """How far the statistics shift, (part, session, statistic), times √(kept / left out).
 
     The parts are: without some stimuli or trials; without some units; and what leaving out both shifts beyond the sum.
+
+    A statistic is taken as a mean over stimuli × units, x_su = μ + a_s + b_u + c_su. Without a random L of n members
+    the mean of the K others shifts by a random amount of variance (L/K) σ²/n, σ²/n being what the jackknife is after:
+    hence the factor √(K/L). Without both, the shift is that of the stimuli, plus that of the units, plus a rest that
+    comes from c alone and has the variance (L_s/K_s)(L_u/K_u) σ_c²/(n_s n_u): hence the product of both factors.
     """
     shifts = np.zeros((3, *full.shape))
-    thinned, of_within = leave_out_within(sessions, levels.within, rng)
-    if levels.within:
-        shifts[0] = of_within * (request.values(thinned) - full)
-    if levels.across == "unit":
+    thinned, of_within = leave_out_within(sessions, varying.within, rng)
+    if varying.within:
+        shifts[0] = of_within * (evaluation.values(thinned) - full)
+    if varying.across == "unit":
         kept, odds = zip(*(leave_out_units(session.sizes["unit"], rng) for session in sessions))
         of_units = np.array(odds)[:, None]
-        shifts[1] = of_units * (request.values(one.isel(unit=units) for one, units in zip(sessions, kept)) - full)
-        if levels.within:
-            both = request.values(one.isel(unit=units) for one, units in zip(thinned, kept)) - full
+        fewer = (session.isel(unit=units) for session, units in zip(sessions, kept))
+        shifts[1] = of_units * (evaluation.values(fewer) - full)
+        if varying.within:
+            both = evaluation.values(session.isel(unit=units) for session, units in zip(thinned, kept)) - full
+            # The first two already have one factor each and get the other, so that all three terms have both.
             shifts[2] = of_within * of_units * both - of_units * shifts[0] - of_within * shifts[1]
     return shifts
 
 
 def _variance(
-    full: xr.DataArray, shifts: xr.DataArray, levels: Design, shares: tuple[float, float]
+    full: xr.DataArray, shifts: xr.DataArray, varying: Design, shares: tuple[float, float]
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """The variance of the mean over sessions and subsamples, and its degrees of freedom; both (statistic)."""
     n_subsamples, n_resamples = shifts.sizes["subsample"], shifts.sizes["resample"]
@@ -206,19 +190,28 @@ def _variance(
     share_across, share_within = shares
     spread = _sample_variance(shifts.mean("session", skipna=False), "resample").mean("subsample")
     by_within, by_across, by_both = (spread.isel(part=part) for part in range(3))
-    dof_within, dof_across = (1 / (1 / max(n - 1, 1) + 1 / n_draws) for n in (levels.n_within, levels.n_across))
-    if levels.clusters is not None:
-        share_across, dof_across = 1.0, levels.n_across - 1
-        by_across = _cluster_variance(full.mean("subsample"), levels.clusters)
+    # A jackknife variance knows n − 1 differences of its n members, of which random resamples see n_draws more or less:
+    # the relative variance of a variance with ν degrees of freedom is 2/ν, and both sources of it add.
+    dof_within, dof_across = (1 / (1 / max(n - 1, 1) + 1 / n_draws) for n in (varying.n_within, varying.n_across))
+    if varying.clusters is not None:
+        # Subjects or sessions: all of them are left out in turn, so that nothing is random in the choice. What is due
+        # to stimuli and clusters both is the cluster variance of the shifts that leaving out stimuli makes.
+        share_across, dof_across = 1.0, varying.n_across - 1
+        by_across = _cluster_variance(full.mean("subsample"), varying.clusters)
         of_within = shifts.isel(part=0)
         centred = of_within - of_within.mean("resample")
-        by_both = _cluster_variance(centred, levels.clusters).mean(("subsample", "resample"))
-        by_both = by_both * n_resamples / (n_resamples - 1)
+        by_both = _cluster_variance(centred, varying.clusters).mean(("subsample", "resample"))
+        by_both = by_both * n_resamples / (n_resamples - 1)  # the shifts were centred at their own mean
+    # V_within and V_across both contain what is due to stimuli and units together (c of `_resample`), V_both, which is
+    # to count once. Scaled to the whole system, p of whose units and q of whose stimuli a subsample has, the sum is
+    #   q (V_within − V_both) + p (V_across − V_both) + p q V_both
+    #   = q (V_within − (1 − p) V_both) + p (V_across − V_both).
     within = share_within * (by_within - (1 - share_across) * by_both).clip(min=0)
     across = share_across * (by_across - by_both).clip(min=0)
-    chosen = _between(full)
-    variance = within + across + chosen
-    uncertainty = within**2 / dof_within + across**2 / dof_across + chosen**2 / max(n_subsamples - 1, 1)
+    between = _between(full)
+    variance = within + across + between
+    # Satterthwaite: a sum of variances V_i with ν_i degrees of freedom is about as a χ² with (Σ V_i)² / Σ (V_i²/ν_i).
+    uncertainty = within**2 / dof_within + across**2 / dof_across + between**2 / max(n_subsamples - 1, 1)
     return variance, (variance**2 / uncertainty).where(uncertainty > 0, 1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from neurovar.responses import repeat_counts
-from neurovar.statistics.comparison._statistics import NO_SIGNAL
+from neurovar.statistics._registry import NO_SIGNAL
 from neurovar.statistics.estimation._pairs import binned, pairs
 from neurovar.statistics.spectra._spectrum import noise_spectrum, signal_spectrum
 

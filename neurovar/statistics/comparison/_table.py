@@ -1,15 +1,18 @@
 """The table of statistics × systems."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from neurovar.responses import repeat_counts
-from neurovar.statistics.comparison._intervals import Request, measure, parallel
+from neurovar.statistics._registry import choose, cvpca_spectrum, signal_exponent
+from neurovar.statistics._statistic import Evaluation, PowerLawWindow, Statistic
+from neurovar.statistics._workers import in_workers
+from neurovar.statistics.comparison._intervals import measure
 from neurovar.statistics.comparison._levels import LEVELS, stimuli
 from neurovar.statistics.comparison._matching import System, as_sessions, candidates, draw
-from neurovar.statistics.comparison._statistics import STATISTICS, Settings, require_statistics, spectrum_for
 
 INTERVAL = (
     "estimate ± t · standard error, from leaving out a quarter of the stimuli (or trials) and a twentieth of the units "
@@ -20,17 +23,15 @@ INTERVAL = (
 def compare(
     systems: Mapping[str, System],
     *,
-    statistics: Sequence[str] | None = None,
-    ranks: tuple[int, int] | None = None,
-    n_dims: int | None = None,
+    statistics: Sequence[str | Statistic] | None = None,
     match: Sequence[str] = ("unit", "stimulus"),
     n_subsamples: int = 10,
     levels: Sequence[str] = LEVELS,
     n_resamples: int = 40,
-    n_splits: int = 10,
     rng: np.random.Generator | int,
     n_jobs: int = 1,
     advance: Callable[[int], object] | None = None,
+    **settings: Any,
 ) -> xr.Dataset:
     """Statistics of each system, matched, with 95 % intervals.
 
@@ -43,62 +44,96 @@ def compare(
 
     Parameters
     ----------
-    systems : name → responses (stimulus, repeat, unit), or a list of them, one a session.
-    statistics : names in `STATISTICS`, by default all but the slow ones.
-    ranks, n_dims : the window of a power law and the number of signal dimensions, for statistics that need them: there
-        is no default, because the science has none.
-    match : what is made equal: see `match`. () compares systems as they come, whose effective dimensionality and
-        spectra then differ with their sizes alone.
-    levels, n_resamples, n_splits, n_jobs : see `intervals`.
-    advance : called with 1 for each system done, for a progress bar.
+    systems : mapping of str to xarray.DataArray or sequence of xarray.DataArray
+        Name → responses (stimulus, repeat, unit), or a list of them, one a session.
+    statistics : sequence of str or Statistic, optional
+        Names in `STATISTICS` or statistics of one's own; by default all but the slow ones.
+    match : sequence of str, optional
+        What is made equal, among "unit", "stimulus", "repeat" and "rate": the function `match` says how. () compares
+        systems as they come, whose effective dimensionality and spectra then differ with their sizes alone.
+    n_subsamples : int, optional
+        How many random subsamples are averaged, where there is something to draw.
+    levels : sequence of str, optional
+        What another experiment would draw anew, among "subject", "session", "unit", "stimulus" and "repeat".
+    n_resamples : int, optional
+        Of each system, divided among its subsamples; each costs three computations of the statistics.
+    rng : numpy.random.Generator or int
+        For subsamples, resamples, and the splits of statistics that use them.
+    n_jobs : int, optional
+        Processes; the numbers do not depend on it.
+    advance : callable, optional
+        Called with 1 for each system done, for a progress bar.
+    **settings : Any
+        Settings of statistics by their names: ranks=(first, last), the window of a power law, and n_dims, the number of
+        signal dimensions, which have no default because the science has none; n_splits, of random halves.
 
     Returns
     -------
-    Dataset: `estimate`, `standard_error`, `low`, `high`, `reason`, `n_resamples` (statistic, system), with `label` and
-    `over` (pair, unit or population) on statistic; of each system `n_units` and `n_sessions` (units of all sessions),
-    `n_stimuli`, `n_repeats` (the most of a stimulus) after matching, `matched` (how), `levels` (what varies),
-    `repeats_from` (where repeats come from: "trials" in cortex; of a network what attrs["repeats_from"] says, such as
-    modifications, dropout, injected noise or adversarial responses); `spectrum` (system, rank) with an exponent.
+    xarray.Dataset
+        `estimate`, `standard_error`, `low`, `high`, `reason`, `n_resamples` (statistic, system), with `label`,
+        `axis_label`, `over` (pair, unit or population), `no_effect` and `settings` on statistic; of each system
+        `n_units` and `n_sessions` (units of all sessions), `n_stimuli`, `n_repeats` (the most of a stimulus) after
+        matching, `matched` (how), `levels` (what varies), `repeats_from` (where repeats come from: "trials" in cortex;
+        of a network what attrs["repeats_from"] says, such as modifications, dropout, injected noise or adversarial
+        responses); `spectrum` (system, rank) with an exponent.
 
     Raises
     ------
-    ValueError : if a system is not valid or has no repeats, a statistic is unknown or lacks its ranks, systems cannot
-        be matched, or `n_resamples` < 2.
+    ValueError
+        If a system is not valid or has no repeats, a statistic is unknown or lacks a setting, systems cannot be
+        matched, or `n_resamples` < 2.
 
     Examples
     --------
-    >>> from neurovar.statistics import population
+    >>> from neurovar.statistics import Statistic, population
     >>> V1, V2 = (population(n_stimuli=60, n_repeats=4, n_units=n, counts=True, rng=n) for n in (8, 12))
     >>> table = compare({"V1": V1, "V2": V2}, ranks=(1, 4), n_subsamples=2, n_resamples=4, rng=0)
     >>> dict(table.estimate.sizes)["system"], table.n_units.values.tolist(), str(table.matched.values[1])
     (2, [8, 8], '60 shared stimuli; 8 of 12 units at random')
+
+    A statistic of one's own:
+
+    >>> largest = Statistic(lambda da: da.max(("stimulus", "repeat")), "largest", "largest count", over="unit")
+    >>> compare({"V1": V1}, statistics=["fano_factor", largest], n_resamples=2, rng=0).label.values.tolist()
+    ['Fano factor (mean over units)', 'largest count (mean over units)']
     """
-    chosen = require_statistics(statistics, ranks=ranks, n_dims=n_dims)
+    chosen = choose(statistics, settings)
     sessions = candidates(as_sessions(systems), match)
     match_rng, *rngs = np.random.default_rng(rng).spawn(1 + len(sessions))
     subsamples = draw(sessions, over=match, n_subsamples=n_subsamples, rng=match_rng)
     columns = []
-    for (name, whole), one_rng in zip(sessions.items(), rngs):
-        request = Request(chosen, ranks, n_dims, n_splits, int(one_rng.integers(2**63)))
+    for (name, whole), system_rng in zip(sessions.items(), rngs):
+        evaluation = Evaluation(chosen, int(system_rng.integers(2**63)))
         own = [subsample[name] for subsample in subsamples]
         column = measure(
             own,
-            request,
+            evaluation,
             levels=levels,
             n_resamples=n_resamples,
-            rng=one_rng,
+            rng=system_rng,
             n_jobs=n_jobs,
             shares=_shares(whole, own[0]),
         )
-        if "exponent" in chosen:
-            column["spectrum"] = _spectrum(own, request, n_jobs)
-        columns.append(column.assign(_sizes(own[0], column.attrs["levels"])).expand_dims(system=[name]))
+        more = _spectrum(own, evaluation, n_jobs) | _sizes(own[0], column.attrs["levels"])
+        columns.append(column.assign(more).expand_dims(system=[name]))
         if advance:
             advance(1)
     table = xr.concat(columns, dim="system", join="outer", combine_attrs="drop")
-    labels = {field: ("statistic", [getattr(STATISTICS[s], field) for s in chosen]) for field in ("label", "over")}
+    about = {
+        "label": [statistic.mean_label for statistic in chosen],
+        "axis_label": [statistic.axis_label for statistic in chosen],
+        "over": [statistic.over for statistic in chosen],
+        "no_effect": [statistic.no_effect for statistic in chosen],
+        "settings": [str(statistic.settings or "") for statistic in chosen],
+    }
+    table = table.assign_coords({name: ("statistic", column) for name, column in about.items()})
     dims = [dim for dim in ("statistic", "system", "rank") if dim in table.dims]
-    return table.assign_coords(labels).transpose(*dims).assign_attrs(_attrs(request, match, subsamples, n_resamples))
+    attrs: dict[str, Any] = {"interval": INTERVAL, "matched": ", ".join(match)}
+    attrs |= {"n_subsamples": len(subsamples), "n_resamples": n_resamples}
+    windows = [list(s.settings.ranks) for s in chosen if isinstance(s.settings, PowerLawWindow)]
+    if windows:
+        attrs["exponent_ranks"] = windows[0]
+    return table.transpose(*dims).assign_attrs(attrs)
 
 
 def _shares(whole: list[xr.DataArray], sample: list[xr.DataArray]) -> tuple[float, float]:
@@ -108,16 +143,20 @@ def _shares(whole: list[xr.DataArray], sample: list[xr.DataArray]) -> tuple[floa
     return n_units / n_all_units, n_stimuli / n_all_stimuli
 
 
-def _spectrum(subsamples: list[list[xr.DataArray]], request: Request, n_jobs: int) -> xr.DataArray:
-    """The mean signal spectrum of sessions and subsamples; without ranks where one of them allows none."""
-    calls = [(session, request) for sessions in subsamples for session in sessions]
-    return xr.concat(parallel(_one_spectrum, calls, n_jobs), dim="session", join="inner").mean("session")
+def _spectrum(subsamples: list[list[xr.DataArray]], evaluation: Evaluation, n_jobs: int) -> dict[str, Any]:
+    """With an exponent: the mean signal spectrum of sessions and subsamples, no ranks where one of them has none."""
+    exponents = [statistic for statistic in evaluation.statistics if statistic.function is signal_exponent]
+    if not exponents:
+        return {}
+    calls = [(session, exponents[0].settings, evaluation.seed) for sessions in subsamples for session in sessions]
+    spectra = in_workers(_session_spectrum, calls, n_jobs)
+    return {"spectrum": xr.concat(spectra, dim="session", join="inner").mean("session")}
 
 
-def _one_spectrum(session: xr.DataArray, request: Request) -> xr.DataArray:
-    settings = Settings(request.ranks, None, request.n_splits, np.random.default_rng(request.seed), {})
+def _session_spectrum(session: xr.DataArray, settings: PowerLawWindow, seed: int) -> xr.DataArray:
+    """From the same seed as the exponent, so that it is the spectrum to which that was fitted."""
     try:
-        return spectrum_for(session, settings).astype(float)
+        return cvpca_spectrum(session, settings, np.random.default_rng(seed)).astype(float)
     except ValueError:
         return xr.DataArray(np.empty(0), dims="rank", coords={"rank": np.empty(0, dtype=int)})
 
@@ -138,14 +177,3 @@ def _sizes(sessions: list[xr.DataArray], levels: str) -> dict[str, int | str]:
 def _repeats_from(session: xr.DataArray) -> str:
     """Where a system's repeats come from."""
     return str(session.attrs.get("repeats_from", "not stated" if "layer" in session.coords else "trials"))
-
-
-def _attrs(request: Request, match: Sequence[str], subsamples: list, n_resamples: int) -> dict:
-    attrs = {
-        "interval": INTERVAL,
-        "matched": ", ".join(match),
-        "n_subsamples": len(subsamples),
-        "n_resamples": n_resamples,
-        "n_splits": request.n_splits,
-    }
-    return attrs | ({"exponent_ranks": list(request.ranks)} if request.ranks else {})

@@ -397,7 +397,7 @@ def test_describe_prints_the_statistics_and_writes_them(run: Run, store: Path, t
     assert re.search(r"^source +toy", out, flags=re.MULTILINE) and re.search("^licence +MIT", out, flags=re.MULTILINE)
     results = xr.load_dataset(tmp_path / "results" / "here" / "mine.nc", engine="h5netcdf")
     mean, sd = results["noise_correlation"].values.mean(), results["noise_correlation"].values.std(ddof=1)
-    assert re.search(rf"noise correlation r_sc +all +{mean:.3f} +{sd:.3f} +15 pairs", out)
+    assert re.search(rf"noise correlation +all +{mean:.3f} +{sd:.3f} +15 pairs", out)
     with Image.open(tmp_path / "results" / "here" / "mine.png") as picture:
         assert picture.size == (700, 680)
 
@@ -440,7 +440,7 @@ def test_describe_of_the_real_recording(run: Run, tmp_path: Path) -> None:
     assert status == 0
     for line in (
         "units +50 of 50", "stimuli +640", "repeats +6 to 10", "trials +4840", "licence +GPL-3.0",
-        " noise correlation r_sc +all +0.030 +0.035 +1225 pairs", " Fano factor +all +0.887 .*50 units",
+        " noise correlation +all +0.030 +0.035 +1225 pairs", " Fano factor +all +0.887 .*50 units",
         r" effective dimensionality +all +29\.18",
     ):  # fmt: skip
         assert re.search(f"^{line}", out, flags=re.MULTILINE)

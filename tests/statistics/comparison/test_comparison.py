@@ -37,7 +37,7 @@ def value(table: xr.Dataset, name: str, statistic: str, system: str) -> float:
 def test_the_form(table: xr.Dataset) -> None:
     assert dict(table.sizes) == {"statistic": 6, "system": 2, "rank": 8}
     assert table.statistic.values.tolist() == list(SIX)
-    assert table.label.values.tolist() == [STATISTICS[name].label for name in SIX]
+    assert table.label.values.tolist() == [STATISTICS[name].mean_label for name in SIX]
     assert table.over.values.tolist() == ["pair", "pair", "population", "population", "unit", "unit"]
     assert table.system.values.tolist() == ["V4", "layer"]
     assert table.n_units.values.tolist() == [8, 6]
@@ -47,7 +47,9 @@ def test_the_form(table: xr.Dataset) -> None:
     assert table.levels.values.tolist() == ["unit, stimulus"] * 2
     assert table.matched.values.tolist() == ["", ""]
     assert table.attrs["exponent_ranks"] == [1, 4]
-    assert table.attrs["n_resamples"] == 10 and table.attrs["n_splits"] == 3 and table.attrs["n_subsamples"] == 1
+    assert table.attrs["n_resamples"] == 10 and table.attrs["n_subsamples"] == 1
+    halves, window = "Halves(n_splits=3)", "PowerLawWindow(n_splits=3, ranks=(1, 4))"
+    assert table.settings.values.tolist() == ["", "", "", window, "", halves]
     assert np.isnan(table.spectrum.sel(system="layer").values).tolist() == [False] * 6 + [True] * 2
 
 
@@ -252,23 +254,23 @@ def test_where_repeats_come_from_is_named() -> None:
     assert table.repeats_from.values.tolist() == expected
 
 
-def test_a_statistic_is_added_by_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets the settings, and a generator that starts alike each time."""
+def test_a_statistic_of_ones_own_stands_beside_the_others() -> None:
+    """It gets its settings, and a generator that starts alike each time."""
     seen = []
 
-    def estimate(responses: xr.DataArray, settings: statistics.Settings) -> float:
-        seen.append((settings.ranks, settings.n_splits, settings.rng.random()))
+    def largest(responses: xr.DataArray, settings: statistics.Halves, rng: np.random.Generator) -> float:
+        seen.append((settings.n_splits, rng.random()))
         return float(np.nanmax(responses.values))
 
-    monkeypatch.setitem(STATISTICS, "largest", Statistic("largest", "largest count", estimate, over="unit"))
-    options = {"statistics": ["largest"], "n_resamples": 2, "n_splits": 7, "rng": 0}
+    own = Statistic(largest, "largest", "largest count", over="unit", settings=statistics.Halves())
+    options = {"statistics": ["fano_factor", own], "n_resamples": 2, "n_splits": 7, "rng": 0}
     table = compare({"it": counts()}, **options)
     assert value(table, "estimate", "largest", "it") == counts().values.max()
-    assert table.label.values.tolist() == ["largest count"]
-    assert len(set(seen)) == 1 and seen[0][:2] == (None, 7)
+    assert table.label.values.tolist() == ["Fano factor (mean over units)", "largest count (mean over units)"]
+    assert len(set(seen)) == 1 and seen[0][0] == 7
     assert "spectrum" not in table and "exponent_ranks" not in table.attrs
-    alone = intervals(counts(), ["largest"], n_resamples=2, n_splits=7, rng=np.random.default_rng(0).spawn(2)[1])
-    np.testing.assert_array_equal(alone.low, table.low.isel(system=0))
+    alone = intervals(counts(), [own], n_resamples=2, n_splits=7, rng=np.random.default_rng(0).spawn(2)[1])
+    np.testing.assert_array_equal(alone.low[0], table.low.isel(system=0)[1])
 
 
 def test_a_spectrum_that_a_system_does_not_allow_is_empty() -> None:

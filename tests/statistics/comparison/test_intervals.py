@@ -8,13 +8,14 @@ from reference.comparison import cluster_jackknife, two_way_variances
 
 from neurovar import statistics
 from neurovar.statistics import STATISTICS, Statistic, intervals
-from neurovar.statistics.comparison._intervals import Request, measure
+from neurovar.statistics._statistic import Evaluation
+from neurovar.statistics.comparison._intervals import measure
 
 
 @pytest.fixture(autouse=True)
 def grand_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A statistic whose variance is known in closed form."""
-    mean = Statistic("mean", "mean response", lambda da, _: float(np.nanmean(da.values)), over="unit")
+    mean = Statistic(lambda da: np.nanmean(da.values), "mean", "response", over="unit")
     monkeypatch.setitem(STATISTICS, "mean", mean)
 
 
@@ -154,9 +155,8 @@ def test_a_mean_over_subsamples_varies_as_if_it_came_from_all() -> None:
     for seed in range(50):
         whole, rng = crossed(seed, 24, 24), np.random.default_rng(seed)
         halves = [[whole[np.sort(rng.permutation(24)[:12])][..., np.sort(rng.permutation(24)[:12])]] for _ in range(10)]
-        request = Request(("mean",), None, None, 1, 0)
         options = {"levels": ("unit", "stimulus"), "n_resamples": 10, "rng": rng, "n_jobs": 1}
-        table = measure(halves, request, shares=(0.5, 0.5), **options)
+        table = measure(halves, Evaluation((STATISTICS["mean"],), 0), shares=(0.5, 0.5), **options)
         squared.append(table.standard_error.item() ** 2)
         means.append(table.estimate.item())
     true = np.var(means, ddof=1)
@@ -196,6 +196,7 @@ def test_bad_input() -> None:
         ({"statistics": "mean"}, "each once"),
         ({"statistics": []}, "each once"),
         ({"statistics": ["exponent"]}, "expected ranks=.first, last. for 'exponent', got none"),
+        ({"statistics": ["exponent"], "rank": (1, 4)}, "expected settings among n_splits, ranks, n_dims, got 'rank'"),
         ({"levels": ("neuron",)}, "expected levels= some of subject, session, unit, stimulus, repeat, got"),
         ({"levels": "unit"}, "expected levels= some of"),
         ({"levels": ("session",)}, "expected levels with two members or more, got 1 of session"),

@@ -21,7 +21,7 @@ from neurovar.statistics.comparison._permutation import _p_values, _scores
 def simple(monkeypatch: pytest.MonkeyPatch) -> None:
     """Statistics that are exact means over stimuli, units and trials."""
     for name, power in (("mean", 1), ("square", 2)):
-        statistic = Statistic(name, name, lambda da, _, power=power: float(np.nanmean(da.values**power)), over="unit")
+        statistic = Statistic(lambda da, power=power: np.nanmean(da.values**power), name, name, over="unit")
         monkeypatch.setitem(STATISTICS, name, statistic)
 
 
