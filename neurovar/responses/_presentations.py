@@ -62,12 +62,20 @@ def to_responses(table: xr.DataArray, *, stimulus: str = "stimulus_id") -> xr.Da
 
     Parameters
     ----------
-    table : a live assembly or any DataArray of these dims; whole numbers become floating-point ones.
-    stimulus : the name of the coordinate that has each presentation's stimulus id.
+    table : DataArray
+        A live assembly or any DataArray of these dims; whole numbers become floating-point ones.
+    stimulus : str, optional
+        The name of the coordinate that has each presentation's stimulus id.
+
+    Returns
+    -------
+    DataArray
+        Of dims (stimulus, repeat, unit[, time]), NaN where a stimulus had fewer presentations than another.
 
     Raises
     ------
-    ValueError : if dims, values or coordinates are others, or not every presentation has a stimulus.
+    ValueError
+        If dims, values or coordinates are others, or not every presentation has a stimulus.
 
     Examples
     --------
@@ -87,8 +95,23 @@ def to_responses(table: xr.DataArray, *, stimulus: str = "stimulus_id") -> xr.Da
 def flatten(table: xr.DataArray) -> xr.DataArray:
     """A table as a plain DataArray with plain coordinates, whatever class it was and whatever MultiIndex there was.
 
-    Raises ValueError if it has other dims than presentation, neuroid and perhaps time_bin, or coordinates of several.
+    Parameters
+    ----------
+    table : DataArray
+        Of dims presentation, neuroid and perhaps time_bin, in any order.
 
+    Returns
+    -------
+    DataArray
+        The same values, with every level of a MultiIndex as a coordinate of its own.
+
+    Raises
+    ------
+    ValueError
+        If it has other dims, or coordinates of several.
+
+    Examples
+    --------
     >>> ids = pd.MultiIndex.from_arrays([["a", "b"], [0, 0]], names=["stimulus_id", "repetition"])
     >>> table = xr.DataArray([[1.0], [2.0]], dims=("presentation", "neuroid"), coords={"presentation": ids})
     >>> list(flatten(table).coords)
@@ -213,12 +236,20 @@ def from_responses(responses: xr.DataArray, *, stimulus: str = "stimulus_id") ->
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit[, time]).
-    stimulus : the name that the coordinate `stimulus` gets.
+    responses : DataArray
+        Of dims (stimulus, repeat, unit[, time]).
+    stimulus : str, optional
+        The name that the coordinate `stimulus` gets.
+
+    Returns
+    -------
+    DataArray
+        Of dims (presentation, neuroid[, time_bin]).
 
     Raises
     ------
-    ValueError : if the responses are not valid, or have a MultiIndex.
+    ValueError
+        If the responses are not valid, or have a MultiIndex.
 
     Examples
     --------

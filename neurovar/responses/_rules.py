@@ -51,7 +51,20 @@ def array_of(responses: xr.DataArray) -> Any:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may be responses, with the dims that they should have; what several rules ask of it is computed once."""
+    """What may be responses, with the dims that they should have; what several rules ask of it is computed once.
+
+    Parameters
+    ----------
+    responses : object
+        Anything.
+    dims : tuple of str
+        `DIMS` or `TIME_DIMS`.
+
+    Examples
+    --------
+    >>> Candidate(xr.DataArray([[[1.0], [np.nan]]], dims=DIMS), DIMS).most_repeats
+    1
+    """
 
     responses: Any
     dims: tuple[str, ...]

@@ -34,7 +34,22 @@ COUNTS = "spike count"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: an "error" stops every analysis, a "warning" some, a "note" none."""
+    """One thing that is wrong.
+
+    Parameters
+    ----------
+    severity : str
+        An "error" stops every analysis, a "warning" some, a "note" none.
+    what : str
+        What is wrong.
+    how_to_mend : str
+        What the user can do.
+
+    Examples
+    --------
+    >>> Problem("note", "stimuli have 3 to 5 repeats", "nothing to do").severity
+    'note'
+    """
 
     severity: Literal["error", "warning", "note"]
     what: str
@@ -53,12 +68,14 @@ def problems(responses: xr.DataArray) -> list[Problem]:
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit), perhaps with a last dim `time`, over which it is summed for the
-        warnings. The order of presentation is the coordinate `presentation` (stimulus, repeat), else the repeat.
+    responses : DataArray
+        Of dims (stimulus, repeat, unit), perhaps with a last dim `time`, over which it is summed for the warnings. The
+        order of presentation is the coordinate `presentation` (stimulus, repeat), else the repeat.
 
     Returns
     -------
-    list of Problem, empty where nothing is wrong
+    list of Problem
+        Empty where nothing is wrong.
 
     Examples
     --------

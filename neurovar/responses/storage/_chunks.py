@@ -15,6 +15,7 @@ import numpy as np
 from neurovar.responses.storage._form import MAX_CHUNK_BYTES, PLAIN_KINDS
 
 MAX_JSON_BYTES = 16 << 20
+# The only ones that `save` writes. A store could name any codec that is registered, and some of these unpickle.
 COMPRESSORS = ({"id": "zlib", "level": 1}, None)  # zarr 2 never packs a scalar
 
 
@@ -82,7 +83,7 @@ class Stored:
 
 def _unpacked(packed: bytes, n_bytes: int) -> bytes:
     unpacker = zlib.decompressobj()
-    raw = unpacker.decompress(packed, n_bytes)
+    raw = unpacker.decompress(packed, n_bytes)  # no more than expected: zlib packs a thousand zeros into one byte
     more = unpacker.decompress(unpacker.unconsumed_tail, 1)
     if len(raw) != n_bytes or more or not unpacker.eof:
         raise ValueError(f"expected {n_bytes} bytes packed by zlib, got {'more' if more else len(raw)}")
@@ -100,6 +101,7 @@ def _grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[int]:
 
 def _most_packed(n_bytes: int) -> int:
     """More than zlib ever makes of so many bytes."""
+    # stored blocks add 5 bytes for each 16 KB, and there are 6 at the ends
     return n_bytes + n_bytes // 100 + 1024
 
 

@@ -10,18 +10,35 @@ import xarray as xr
 
 VERSION = 1
 VARIABLE = "responses"
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 16 << 20  # large enough that files are few, small enough that some threads have one each
+# What a store that nobody vouches for may make the reader allocate.
 MAX_CHUNK_BYTES = 256 << 20
 MAX_COORD_BYTES = 256 << 20
 MAX_LENGTH = 1 << 22
-OBJECT_BYTES = 64
-PLAIN_KINDS = "biufUS"
+OBJECT_BYTES = 64  # of a Python text and the pointer to it, at least
+PLAIN_KINDS = "biufUS"  # of NumPy's dtypes, those that are bytes alone: no objects
 NAME = re.compile(r"\w[\w .-]{0,79}")
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int, *, chunk_bytes: int = CHUNK_BYTES) -> tuple[int, ...]:
-    """The shape of chunks of at most `chunk_bytes` (of one item at least), which split the first axes only.
+    """The shape of chunks of at most so many bytes (of one item at least), which split the first axes only.
 
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the whole array.
+    itemsize : int
+        Bytes of one item.
+    chunk_bytes : int, optional
+        The most bytes of one chunk.
+
+    Returns
+    -------
+    tuple of int
+        As many whole stimuli as fit; where not even one does, one stimulus and as many repeats as fit, and so on.
+
+    Examples
+    --------
     >>> chunk_shape((5600, 2, 10_000), 4, chunk_bytes=1 << 20), chunk_shape((2, 400, 1000), 4, chunk_bytes=1 << 20)
     ((13, 2, 10000), (1, 262, 1000))
     """
@@ -58,7 +75,7 @@ def plain(name: str, coord: xr.DataArray) -> np.ndarray:
     dtype, values = coord.dtype, coord.values
     if dtype.kind == "O" and all(type(value) is str for value in values.ravel()):
         fixed = values.astype(str)
-        if (fixed == values).all():
+        if (fixed == values).all():  # NumPy's texts lose zeros at their end
             return fixed
     if isinstance(dtype, np.dtype) and dtype.kind in "mM":
         return values.view(np.int64)
@@ -70,6 +87,7 @@ def plain(name: str, coord: xr.DataArray) -> np.ndarray:
 
 def as_it_was(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The inverse of `plain`: values of the dtype that the coordinate had."""
+    # NumPy makes no check of what it takes for characters, and Python crashes on those beyond Unicode
     if values.dtype.kind == "U" and values.ravel().view(np.uint32).max() > 0x10FFFF:
         raise ValueError("expected text, got what is no character")
     if dtype.kind == "O" and values.dtype.kind == "U":

@@ -6,7 +6,6 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from filelock import FileLock, Timeout
 from neurovar.responses._rules import DIMS, validate_form
 from neurovar.responses.storage._chunks import json_object, key_of, reading
 from neurovar.responses.storage._form import CHUNK_BYTES, VARIABLE, chunk_shape
-from neurovar.responses.storage._writing import check_new, plain_dataset
+from neurovar.responses.storage._writing import check_new, plain_dataset, write_zarr
 
 CHECKPOINT = "checkpoint.json"
-ENDLESS = 1 << 62
+ENDLESS = 1 << 62  # stimuli: the shape of chunks does not depend on how many there will be
 
 
 @contextmanager
@@ -36,14 +35,23 @@ def grow(
 
     Parameters
     ----------
-    path : of the folder to write, where nothing is yet.
-    settings : what makes the values, as JSON can hold it; a store that was begun with others is refused.
-    chunk_bytes : as for `save`.
+    path : path
+        The folder to write, where nothing is yet.
+    settings : mapping
+        What makes the values, as JSON can hold it; a store that was begun with others is refused.
+    chunk_bytes : int, optional
+        The most that one chunk takes unpacked: as many whole stimuli as fit or, of a long one, repeats.
+
+    Yields
+    ------
+    Growing
+        The store, to which stimuli are appended until it is finished.
 
     Raises
     ------
-    ValueError : if there is something at `path`, its folder cannot be written, another process is writing it, or it was
-        begun with other settings (saying which differ).
+    ValueError
+        If there is something at `path`, its folder cannot be written, another process is writing it, or it was begun
+        with other settings (saying which differ).
 
     Examples
     --------
@@ -80,8 +88,40 @@ def grow(
 
 
 class Growing:
-    """A store that grows; see `grow`."""
+    """A store that grows, as `grow` makes it.
 
+    Parameters
+    ----------
+    path : path
+        Where the store appears when it is whole.
+    folder : path
+        Where it grows until then.
+    settings : mapping
+        What makes the values, as JSON can hold it.
+    chunk_bytes : int
+        The most that one chunk takes unpacked.
+
+    Attributes
+    ----------
+    finished : bool
+        Whether the store is whole and under its name.
+    n_written : int
+        The number of stimuli on disk.
+    start : int
+        The stimulus from which a caller that goes on appends: what is on disk already is passed over.
+    state : dict or None
+        What the caller said with the stimulus before `start`; None at the beginning.
+    latest : dict or None
+        What the caller said last.
+
+    Examples
+    --------
+    >>> from neurovar.responses import grow  # opens and closes a store
+    """
+
+    # Chunks are written when they are full, and the caller's batches end elsewhere. A writer that goes on must begin
+    # at the end of one of its batches: the last that is wholly on disk (`start`, with `state`), of which the stimuli up
+    # to `n_written` are on disk already and passed over.
     def __init__(self, path: Path, folder: Path, settings: Mapping[str, Any], chunk_bytes: int) -> None:
         self._path, self._folder, self._settings, self._chunk_bytes = path, folder, settings, chunk_bytes
         self.finished = False
@@ -120,10 +160,19 @@ class Growing:
     def append(self, values: np.ndarray, state: Mapping[str, Any]) -> None:
         """The next stimuli, (stimulus, repeat, unit), and where the caller stands after them, as JSON can hold it.
 
+        Parameters
+        ----------
+        values : array
+            (stimulus, repeat, unit).
+        state : mapping
+            Where the caller stands.
+
         Raises
         ------
-        ValueError : for values of another number of repeats or units, or another dtype, than before.
-        OSError : if they cannot be written; what is on disk stays and can be gone on with.
+        ValueError
+            For values of another number of repeats or units, or another dtype, than before.
+        OSError
+            If they cannot be written; what is on disk stays and can be gone on with.
         """
         form = [*values.shape[1:], values.dtype.str]
         if self._form not in ([], form):
@@ -148,15 +197,24 @@ class Growing:
     def finish(self, coords: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         """Write what is left, with coordinates and attributes, and let the store appear under its name.
 
+        Parameters
+        ----------
+        coords : mapping
+            The coordinates, as a DataArray takes them; `stimulus` is wanted.
+        attrs : mapping
+            The attributes.
+
         Raises
         ------
-        ValueError : if they do not fit the values, or cannot be stored.
+        ValueError
+            If they do not fit the values, or cannot be stored.
         """
         import dask.array as da
 
         n_stimuli = self.n_written + self._n_filled
         if not n_stimuli:
             raise ValueError(f"{self._path}: expected at least one stimulus, got none")
+        # only the form of the values is needed: their chunks are written already
         lazy = da.zeros((n_stimuli, *self._form[:2]), dtype=self._form[2], chunks=self._chunks(n_stimuli))
         responses = xr.DataArray(lazy, coords, DIMS, attrs=dict(attrs)).rename(None)  # not dask's name
         self.check(responses)
@@ -208,7 +266,7 @@ class Growing:
             with unfinished.open("wb") as stream:
                 stream.write(content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(stream.fileno())  # on disk before its name is: a crash of the machine leaves no empty file
             unfinished.replace(file)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
@@ -219,8 +277,7 @@ class Growing:
         """Everything but the chunks of responses, written elsewhere and moved beside them."""
         elsewhere, store = self._folder / "metadata", self._folder / "store"
         shutil.rmtree(elsewhere, ignore_errors=True)
-        version: dict[str, Any] = {"zarr_format": 2} if "zarr_format" in signature(dataset.to_zarr).parameters else {}
-        dataset.to_zarr(str(elsewhere), mode="w-", consolidated=True, compute=False, **version)
+        write_zarr(dataset, elsewhere, metadata_only=True)
         for file in (elsewhere / VARIABLE).iterdir():
             file.replace(store / VARIABLE / file.name)
         (elsewhere / VARIABLE).rmdir()

@@ -26,13 +26,30 @@ def open_zarr(path: str | os.PathLike[str]) -> xr.DataArray:
 
     Coordinates are read at once. That every chunk is there is checked here; what is in it, when it is computed.
 
+    Parameters
+    ----------
+    path : path
+        The folder that `save` wrote. Nothing in it chooses the code that reads it, so that it may come from anywhere.
+
     Returns
     -------
-    DataArray (stimulus, repeat, unit[, time])
+    DataArray
+        Of dims (stimulus, repeat, unit[, time]), the same as was saved.
 
     Raises
     ------
-    ValueError : naming the path and the field, if this is not a whole store that `save` wrote.
+    ValueError
+        Naming the path and the field, if this is not a whole store that `save` wrote.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from neurovar.responses import save
+    >>> da = xr.DataArray(np.ones((2, 1, 3)), dims=DIMS, coords={"stimulus": ["a", "b"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(da, f"{folder}/recording.zarr", chunk_bytes=24)
+    ...     open_zarr(f"{folder}/recording.zarr").chunks
+    ((1, 1), (1,), (3,))
     """
     path = Path(path)
     if not path.is_dir():
@@ -42,9 +59,10 @@ def open_zarr(path: str | os.PathLike[str]) -> xr.DataArray:
         if manifest["version"] != VERSION:
             raise ValueError(f"expected a store of neurovar's version {VERSION}, got {manifest['version']!r}")
         kept = {name: manifest["coords"][name] for name in storable_names(manifest["coords"])}
-        dtypes = {name: np.dtype(str(of_one["dtype"])) for name, of_one in kept.items()}
+        dtypes = {name: np.dtype(str(coord["dtype"])) for name, coord in kept.items()}
     stored = {name: stored_array(path, name) for name in [VARIABLE, *kept]}
     with reading(path, "coordinates"):
+        # both as they are stored and as they will be: text that becomes objects takes more memory
         check_coord_sizes({name: (stored[name].shape, stored[name].dtype) for name in kept})
         check_coord_sizes({name: (stored[name].shape, dtype) for name, dtype in dtypes.items()})
     coords = {}
@@ -53,12 +71,11 @@ def open_zarr(path: str | os.PathLike[str]) -> xr.DataArray:
             attrs = decoded_attrs(kept[name]["attrs"])
             coords[name] = xr.Variable(stored[name].dims, as_it_was(stored[name].values(), dtype), attrs)
     with reading(path, VARIABLE):
-        of_all = stored[VARIABLE]
-        attrs = decoded_attrs(manifest["attrs"])
+        values, attrs = stored[VARIABLE], decoded_attrs(manifest["attrs"])
         # xarray would take the name of a dask array for that of responses without one
-        responses = xr.DataArray(of_all.lazy(), coords, of_all.dims, attrs=attrs).rename(text(manifest["name"]))
+        responses = xr.DataArray(values.lazy(), coords, values.dims, attrs=attrs).rename(text(manifest["name"]))
         validate_form(responses, TIME_DIMS if "time" in responses.dims else DIMS)
-        return _indexed(responses, {name: bool(of_one["index"]) for name, of_one in kept.items()})
+        return _indexed(responses, {name: bool(coord["index"]) for name, coord in kept.items()})
 
 
 def _indexed(responses: xr.DataArray, wanted: Mapping[str, bool]) -> xr.DataArray:

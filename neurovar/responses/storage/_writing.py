@@ -39,13 +39,18 @@ def save(responses: xr.DataArray, path: str | os.PathLike[str], *, chunk_bytes: 
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit[, time])
-    path : of the folder to write, where nothing is yet.
-    chunk_bytes : the most that one chunk takes unpacked: as many whole stimuli as fit or, of a long one, repeats.
+    responses : DataArray
+        Of dims (stimulus, repeat, unit[, time]). Coordinates may be numbers, truth values, text or times; attributes
+        also None, and lists, tuples, dicts and arrays of these.
+    path : path
+        The folder to write, where nothing is yet.
+    chunk_bytes : int, optional
+        The most that one chunk takes unpacked: as many whole stimuli as fit or, of a long one, repeats.
 
     Raises
     ------
-    ValueError : if something cannot be stored, or there is something at `path`; nothing is then written.
+    ValueError
+        If something cannot be stored, or there is something at `path`; nothing is then written.
 
     Examples
     --------
@@ -62,13 +67,21 @@ def save(responses: xr.DataArray, path: str | os.PathLike[str], *, chunk_bytes: 
     dataset = plain_dataset(responses, chunk_bytes)
     path = Path(path)
     check_new(path, chunk_bytes)
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")  # a random name: several may write at once
     try:
-        version: dict[str, Any] = {"zarr_format": 2} if "zarr_format" in signature(dataset.to_zarr).parameters else {}
-        dataset.to_zarr(str(partial), mode="w-", consolidated=True, **version)
+        write_zarr(dataset, partial)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_zarr(dataset: xr.Dataset, path: Path, *, metadata_only: bool = False) -> None:
+    """Write a Dataset in format 2 of Zarr, or all of it but the chunks of lazy arrays."""
+    # xarray for Zarr 2 knows no other format and has no word for it; with Zarr 3 it would write format 3
+    options: dict[str, Any] = {"compute": False} if metadata_only else {}
+    if "zarr_format" in signature(dataset.to_zarr).parameters:
+        options["zarr_format"] = 2
+    dataset.to_zarr(str(path), mode="w-", consolidated=True, **options)
 
 
 def check_new(path: Path, chunk_bytes: int) -> None:
