@@ -52,7 +52,7 @@ from .modifications._weather import Brightness as Brightness
 from .modifications._weather import Fog as Fog
 from .modifications._weather import Frost as Frost
 from .modifications._weather import Snow as Snow
-from .training._loop import Advance as Advance
+from .training._loop import Schedule as Schedule
 from .training._many import retrain_many as retrain_many
 from .training._many import train_many as train_many
 from .training._network import halves as halves

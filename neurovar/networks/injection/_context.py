@@ -39,18 +39,42 @@ def inject(
 
     Parameters
     ----------
-    noises : layer name → covariance over the layer's units, or a `Sampler` of one, which hands out its own draws: small
-        batches of `Dense` noise are cheaper from blocks. Empty: no noise.
-    generator : source of all draws.
-    draws : with K > 1, the batch is repeated K times at the first noisy layer, so that the layers before it run once;
-        the model then returns K·batch rows, all images of draw 1 first: `logits.view(K, batch, -1)`. A residual
-        connection around that layer would bring fewer rows: name the block that contains the sum.
-    multiplicative : e is a fraction of the layer's output.
-    fixed : the same random numbers in every forward pass until the context ends: one e for each draw and position in
-        the batch, of which the first pass has the most. Noise that depends on the state, or is learned, changes as
-        these do.
-    antithetic : draws k and k + K/2 are a pair, e and −e about the noise's mean, each with covariance C.
-    when : the mode that `model` (and not the layer) must be in; in the other there is no noise, and K does nothing.
+    model : torch.nn.Module
+        Any network; it yields itself.
+    noises : mapping of str to Covariance or Sampler
+        Layer → covariance over the layer's units, or a `Sampler` of one, which hands out its own draws: small batches
+        of `Dense` noise are cheaper from blocks. Empty: no noise.
+    generator : torch.Generator
+        Source of all draws.
+    draws : int, optional
+        With K > 1, the batch is repeated K times at the first noisy layer, so that the layers before it run once; the
+        model then returns K·batch rows, all images of draw 1 first: `logits.view(K, batch, -1)`. A residual connection
+        around that layer would bring fewer rows: name the block that contains the sum.
+    multiplicative : bool, optional
+        e is a fraction of the layer's output.
+    fixed : bool, optional
+        The same random numbers in every forward pass until the context ends: one e for each draw and position in the
+        batch, of which the first pass has the most. Noise that depends on the state, or is learned, changes as these
+        do.
+    antithetic : bool, optional
+        Draws k and k + K/2 are a pair, e and −e about the noise's mean, each with covariance C.
+    when : str, optional
+        The mode that `model` (and not the layer) must be in, "train", "eval" or "both"; in the other there is no noise,
+        and K does nothing.
+
+    Yields
+    ------
+    torch.nn.Module
+        The model.
+
+    Raises
+    ------
+    ValueError
+        For an unknown layer (listing the near ones), a covariance of the wrong size, a layer that fires more than once,
+        not at all, or outside a forward pass of `model`, an output that is not floating point, several draws without
+        noise or with noise on parallel branches, an odd number of antithetic draws, a batch that is larger than the
+        first under a fixed draw, fixed or antithetic draws from a sampler, or learned noise that gets no gradient in
+        train mode.
 
     Notes
     -----
@@ -58,14 +82,6 @@ def inject(
     `NoisyModule` compiles. Under `torch.func.vmap`, give its `randomness`. Several threads may run the model, each with
     draws of its own, in the order in which they come. `nn.DataParallel` over several devices needs single fresh draws.
     An activation checkpoint around a noisy layer is an error, since the backward pass would draw anew.
-
-    Raises
-    ------
-    ValueError : for an unknown layer (listing the near ones), a covariance of the wrong size, a layer that fires more
-        than once, not at all, or outside a forward pass of `model`, an output that is not floating point, several draws
-        without noise or with noise on parallel branches, an odd number of antithetic draws, a batch that is larger
-        than the first under a fixed draw, fixed or antithetic draws from a sampler, or learned noise that gets no
-        gradient in train mode.
 
     References
     ----------

@@ -19,24 +19,36 @@ VERSION = 1
 class NoisyModule(nn.Module):
     """A copy of a network that carries its noise: y = f(x) + e, or y = f(x)·(1 + e), at named layers.
 
-    What the noise is and how it is drawn is as for `inject`. The covariances' tensors are buffers, or parameters where
-    they require gradients. They move with `.to`, though never below float32, and stand in the `state_dict` beside the
-    network's weights and the state of the generator, so that a module that is copied, or saved and loaded, goes on with
-    the same draws. The network is `.model`, its layers `model.<name>`.
+    What the noise is and how it is drawn is said under `inject`. The covariances' tensors are buffers, or parameters
+    where they require gradients. They move with `.to`, though never below float32, and stand in the `state_dict` beside
+    the network's weights and the state of the generator, so that a module that is copied, or saved and loaded, goes on
+    with the same draws. The network is `.model`, its layers `model.<name>`.
 
     `torch.compile` works, with a graph break at each noisy layer, and before and after the network: it cannot trace
     an explicit generator (github.com/pytorch/pytorch/issues/88576).
 
     Parameters
     ----------
-    model : copied; the one given stays as it is.
-    generator : source of all draws, copied.
-    when : the mode, `module.train()` or `module.eval()`, in which there is noise, or "both".
-    noises, draws, multiplicative, antithetic : as for `inject`.
+    model : torch.nn.Module
+        Copied; the one given stays as it is.
+    noises : mapping of str to Covariance
+        Layer → covariance over the layer's units.
+    generator : torch.Generator
+        Source of all draws, copied.
+    when : str
+        The mode, "train" or "eval", in which there is noise, or "both".
+    draws : int, optional
+        With K > 1, the batch is repeated K times at the first noisy layer; the module then returns K·batch rows, all
+        images of draw 1 first.
+    multiplicative : bool, optional
+        e is a fraction of the layer's output.
+    antithetic : bool, optional
+        Draws k and k + K/2 are a pair, e and −e about the noise's mean, each with covariance C.
 
     Raises
     ------
-    ValueError : as for `inject`.
+    ValueError
+        For what `inject` refuses.
 
     Examples
     --------
@@ -81,7 +93,13 @@ class NoisyModule(nn.Module):
         self.injection.generator.set_state(state.cpu())
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file: the `state_dict`, and layers, types of noise and options as JSON."""
+        """Write a safetensors file: the `state_dict`, and layers, types of noise and options as JSON.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            Of the file, which is replaced if it is there.
+        """
         header = {
             "version": VERSION,
             "layers": {
@@ -100,11 +118,20 @@ class NoisyModule(nn.Module):
 
         Parameters
         ----------
-        model : copied; its weights do not matter.
+        path : str or pathlib.Path
+            Of the file.
+        model : torch.nn.Module
+            Copied; its weights do not matter.
+
+        Returns
+        -------
+        NoisyModule
+            It goes on with the draws where the saved one was.
 
         Raises
         ------
-        ValueError : if the file is missing, holds no noisy module, or one of another network.
+        ValueError
+            If the file is missing, holds no noisy module, or one of another network.
         """
         if not Path(path).is_file():
             raise ValueError(f"expected the file of a noisy module, found none at {path}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neurovar.covariance import Covariance
 from neurovar.networks._workers import in_workers
-from neurovar.networks.training._loop import Schedule, drawn_seed, moved_to, noisy, unchanged
+from neurovar.networks.training._loop import Schedule, drawn_seed, moved_to, noisy
 from neurovar.networks.training._network import halves, reinitialised
 from neurovar.networks.training._stacked import Source, fit_stacked
 from neurovar.networks.training._train import Network, activations, check_noise, retrain, train
@@ -37,15 +37,33 @@ def train_many(
 
     Parameters
     ----------
-    seeds : one a model. A seed means other numbers on a GPU than on a CPU.
-    n_jobs : worker processes on CPUs, as for joblib; 1 works in this process. Not used on a GPU.
+    models : sequence of torch.nn.Module
+        Classifiers; those given stay as they are.
+    images : torch.Tensor
+        (image, …) as the models take them, on the device of the models.
+    labels : torch.Tensor
+        int64 (image,).
+    seeds : sequence of int
+        One a model. A seed means other numbers on a GPU than on a CPU.
+    n_epochs : int
+        How often every image is shown.
+    batch_size : int, optional
+        Images in a step.
+    learning_rate : float, optional
+        Adam's.
+    n_jobs : int
+        Worker processes on CPUs, as for joblib; 1 works in this process. Not used on a GPU.
 
-    Others as for `train`.
+    Returns
+    -------
+    list of torch.nn.Module
+        The trained copies, in evaluation mode.
 
     Raises
     ------
-    ValueError : for no models, or not as many seeds; as `train`; on a GPU also for networks that cannot be batched:
-        of different layers, with buffers that training changes (batch normalisation), or with dropout.
+    ValueError
+        For no models, not as many seeds, what `train` refuses; on a GPU also for networks that cannot be batched: of
+        different layers, with buffers that training changes (batch normalisation), or with dropout.
 
     Examples
     --------
@@ -80,14 +98,38 @@ def retrain_many(
 
     Parameters
     ----------
-    noises, seeds : one a model; the same model may come many times, and its activations are then computed once on a
-        GPU, where those of all different models must fit into memory.
+    models : sequence of torch.nn.Sequential
+        Classifiers; those given stay as they are. The same model may come many times, and its activations are then
+        computed once on a GPU, where those of all different models must fit into memory.
+    images : torch.Tensor
+        (image, …) as the models take them, on the device of the models.
+    labels : torch.Tensor
+        int64 (image,).
+    layer : str
+        A direct child of every model, up to which it is frozen.
+    noises : sequence of Covariance or None
+        One a model, over the layer's flattened outputs.
+    seeds : sequence of int
+        One a model. A seed means other numbers on a GPU than on a CPU.
+    n_epochs : int
+        How often every image is shown.
+    batch_size : int, optional
+        Images in a step.
+    learning_rate : float, optional
+        Adam's.
+    n_jobs : int
+        Worker processes on CPUs, as for joblib; 1 works in this process. Not used on a GPU.
 
-    Others as for `retrain` and `train_many`.
+    Returns
+    -------
+    list of torch.nn.Sequential
+        The retrained copies, in evaluation mode.
 
     Raises
     ------
-    ValueError : as `retrain` and `train_many`, or for not as many noises as models.
+    ValueError
+        For no models, not as many noises or seeds, what `retrain` refuses; on a GPU also for networks that cannot be
+        batched.
 
     Examples
     --------
@@ -131,7 +173,7 @@ def _train_stacked(
     models: Sequence[Network], images: Tensor, labels: Tensor, schedule: Schedule, seeds: Sequence[int]
 ) -> list[Network]:
     generators = [torch.Generator(images.device).manual_seed(int(seed)) for seed in seeds]
-    return fit_stacked(models, [Source(images, unchanged, each) for each in generators], labels, schedule)
+    return fit_stacked(models, [Source(images, None, each) for each in generators], labels, schedule)
 
 
 def _retrain_stacked(

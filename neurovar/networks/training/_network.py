@@ -14,7 +14,17 @@ def small_network(*, rng: np.random.Generator | int) -> nn.Sequential:
     """The network of Preble et al. 2026: three convolutional and three linear layers, tanh; for 28 × 28 grey images.
 
     Its layers are named "layer0" to "layer5"; the outputs of "layer0" to "layer4" have 1176, 3136, 400, 32 and 16
-    units, after non-linearity and pooling. Initialised by PyTorch's defaults, from `rng`.
+    units, after non-linearity and pooling. Initialised by PyTorch's defaults.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator or int
+        Draws the initial weights.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Images (batch, 1, 28, 28) → logits (batch, 10), in training mode.
 
     References
     ----------
@@ -43,7 +53,31 @@ def initialisation_seed(rng: np.random.Generator | int) -> int:
 
 
 def halves(model: nn.Sequential, layer: str) -> tuple[nn.Sequential, nn.Sequential]:
-    """The children of `model` up to and including `layer`, and those after it; they share its parameters."""
+    """A network cut in two after a layer; the halves share its parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Sequential
+        What is cut.
+    layer : str
+        The direct child of the model that ends the first half.
+
+    Returns
+    -------
+    tuple of torch.nn.Sequential
+        The children up to and including `layer`, and those after it.
+
+    Raises
+    ------
+    ValueError
+        For a model that is no Sequential, or a layer that is unknown, deeper inside, or the last.
+
+    Examples
+    --------
+    >>> front, tail = halves(small_network(rng=0), "layer3")
+    >>> len(front), len(tail)
+    (4, 2)
+    """
     if not isinstance(model, nn.Sequential):
         raise ValueError(f"expected a torch.nn.Sequential, got {type(model).__name__}")
     find_layers(model, [layer])
@@ -56,7 +90,34 @@ def halves(model: nn.Sequential, layer: str) -> tuple[nn.Sequential, nn.Sequenti
 
 
 def reinitialised(model: nn.Sequential, *, layer: str, rng: np.random.Generator | int) -> nn.Sequential:
-    """A copy of `model`: frozen up to and including `layer`, every later parameter drawn anew by PyTorch's defaults."""
+    """A copy of a network: frozen up to and including a layer, every later parameter drawn anew by PyTorch's defaults.
+
+    Parameters
+    ----------
+    model : torch.nn.Sequential
+        Any network; the one given stays as it is.
+    layer : str
+        The last direct child that is frozen.
+    rng : numpy.random.Generator or int
+        Draws the new parameters.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        The copy; parameters up to `layer` require no gradients.
+
+    Raises
+    ------
+    ValueError
+        For a model that is no Sequential, a layer that is unknown, deeper inside, or the last, or a later module with
+        parameters and without `reset_parameters`.
+
+    Examples
+    --------
+    >>> fresh = reinitialised(small_network(rng=0), layer="layer3", rng=1)
+    >>> [parameter.requires_grad for parameter in fresh.parameters()][-6:]
+    [False, False, True, True, True, True]
+    """
     fresh = copy.deepcopy(model)
     front, tail = halves(fresh, layer)
     front.requires_grad_(False)

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from neurovar.networks.training._loop import Change, Schedule
+from neurovar.networks.training._loop import Change, Schedule, adam, check_task
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -19,7 +19,7 @@ class Source(NamedTuple):
     """Where one network's batches come from."""
 
     inputs: Tensor
-    change: Change
+    change: Change | None
     generator: torch.Generator
 
 
@@ -29,7 +29,7 @@ def fit_stacked(
     """Trained copies of the models, in eval mode; each sees what `fit` would show it, to rounding of the sums."""
     trained = copy.deepcopy(list(models))
     for model, source in zip(trained, sources):
-        schedule.check(model, source.inputs, labels)
+        check_task(model, source.inputs, labels)
     _check_alike(trained)
     pairs = zip(*(model.named_parameters() for model in trained))
     stacked = {named[0][0]: torch.stack([each.detach() for _, each in named]) for named in pairs}
@@ -43,8 +43,8 @@ def fit_stacked(
 
     gradients = vmap(grad(loss))
     _check_batched(gradients, changing, frozen, sources, labels)
-    optimiser = schedule.adam(list(changing.values()))
-    epochs = [schedule.epochs(inputs, labels, change, generator) for inputs, change, generator in sources]
+    optimiser = adam(list(changing.values()), schedule)
+    epochs = [schedule.epochs(inputs, labels, change, generator=generator) for inputs, change, generator in sources]
     for epoch in zip(*epochs):
         for batches in zip(*epoch):
             shown, classes = (torch.stack(tensors) for tensors in zip(*batches))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neurovar.covariance import Covariance
 from neurovar.networks._checks import check_pixels
-from neurovar.networks.training._loop import Advance, Change, Schedule, drawn_seed, fit, noisy, unchanged
+from neurovar.networks.training._loop import Advance, Change, Schedule, drawn_seed, fit, noisy
 from neurovar.networks.training._network import halves, reinitialised
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -29,18 +29,37 @@ def train(
     generator: torch.Generator,
     advance: Advance | None = None,
 ) -> Network:
-    """A trained copy of `model`, in eval mode: Adam on the cross-entropy, batches shuffled by `generator`.
+    """A trained copy of `model`, in evaluation mode: Adam on the cross-entropy, batches shuffled by `generator`.
 
     Parameters
     ----------
-    images, labels : (image, …) as `model` takes them, and int64 (image,), on the device of the model.
-    generator : on any device; the order of images, and all other randomness, follows from it alone.
-    advance : called with 1 after each epoch.
+    model : torch.nn.Module
+        A classifier; the one given stays as it is.
+    images : torch.Tensor
+        (image, …) as `model` takes them, on the device of the model.
+    labels : torch.Tensor
+        int64 (image,).
+    n_epochs : int
+        How often every image is shown.
+    batch_size : int, optional
+        Images in a step.
+    learning_rate : float, optional
+        Adam's.
+    generator : torch.Generator
+        On any device: the order of images, and all other randomness, follows from it alone.
+    advance : callable, optional
+        Called with 1 after each epoch.
+
+    Returns
+    -------
+    torch.nn.Module
+        The trained copy.
 
     Raises
     ------
-    ValueError : for labels of another number or outside the classes, no images, no epochs, an empty batch, or a
-        learning rate of 0.
+    ValueError
+        For labels of another number or outside the classes, no images, no epochs, an empty batch, or a learning rate
+        of 0.
 
     References
     ----------
@@ -53,7 +72,7 @@ def train(
     >>> model = train(torch.nn.Linear(2, 2), x, y, n_epochs=1, generator=g)
     """
     schedule = Schedule(n_epochs, batch_size, learning_rate)
-    return _trained(model, images, labels, lambda copied: unchanged, schedule, generator, advance)
+    return _trained(model, images, labels, lambda copied: None, schedule, generator, advance)
 
 
 def gaussian_train(
@@ -76,13 +95,35 @@ def gaussian_train(
 
     Parameters
     ----------
-    sigma : σ, in units of the pixels' range.
+    model : torch.nn.Module
+        A classifier; the one given stays as it is.
+    images : torch.Tensor
+        (image, …) as `model` takes them, in [0, 1], on the device of the model.
+    labels : torch.Tensor
+        int64 (image,).
+    sigma : float
+        σ, in units of the pixels' range.
+    n_epochs : int
+        How often every image is shown.
+    batch_size : int, optional
+        Images in a step.
+    learning_rate : float, optional
+        Adam's.
+    generator : torch.Generator
+        On any device: the order of images, and all other randomness, follows from it alone.
+    advance : callable, optional
+        Called with 1 after each epoch.
 
-    Others as for `train`.
+    Returns
+    -------
+    torch.nn.Module
+        The trained copy, in evaluation mode.
 
     Raises
     ------
-    ValueError : for σ ≤ 0, images outside [0, 1], or as `train`.
+    ValueError
+        For σ ≤ 0, images outside [0, 1], labels of another number or outside the classes,
+        no images, no epochs, an empty batch, or a learning rate of 0.
 
     References
     ----------
@@ -175,7 +216,7 @@ def _trained(
     model: Network,
     images: Tensor,
     labels: Tensor,
-    changing: Callable[[nn.Module], Change],
+    changing: Callable[[nn.Module], Change | None],
     schedule: Schedule,
     generator: torch.Generator,
     advance: Advance | None,
@@ -201,19 +242,42 @@ def retrain(
     """A copy of `model` whose layers after `layer` were re-initialised and trained with noise at `layer`.
 
     Layers up to and including `layer` are frozen; their activations are computed once. Every image in every epoch gets
-    a fresh draw of `noise` (None: no noise, the same retraining).
+    a fresh draw of `noise`. This takes the memory of the layer's activations to all images.
 
     Parameters
     ----------
-    layer : a direct child of the `Sequential` model.
-    noise : covariance over the layer's flattened outputs.
+    model : torch.nn.Sequential
+        A classifier; the one given stays as it is.
+    images : torch.Tensor
+        (image, …) as `model` takes them, on the device of the model.
+    labels : torch.Tensor
+        int64 (image,).
+    layer : str
+        A direct child of the model.
+    noise : Covariance or None
+        Over the layer's flattened outputs; None for the same retraining without noise.
+    n_epochs : int
+        How often every image is shown.
+    batch_size : int, optional
+        Images in a step.
+    learning_rate : float, optional
+        Adam's.
+    generator : torch.Generator
+        On any device: the order of images, and all other randomness, follows from it alone.
+    advance : callable, optional
+        Called with 1 after each epoch.
 
-    Others as for `train`. Takes the memory of the layer's activations to all images.
+    Returns
+    -------
+    torch.nn.Sequential
+        The retrained copy, in evaluation mode.
 
     Raises
     ------
-    ValueError : for an unknown layer, a model that is no Sequential, a last layer with nothing after it, a later module
-        that cannot re-initialise itself, noise of the wrong size, or labels as for `train`.
+    ValueError
+        For an unknown layer, a model that is no Sequential, a last layer with nothing after it, a later module that
+        cannot re-initialise itself, noise of the wrong size, labels of another number or outside the classes, no
+        images, no epochs, an empty batch, or a learning rate of 0.
 
     References
     ----------

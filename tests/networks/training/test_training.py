@@ -108,8 +108,8 @@ def test_progress_counts_epochs() -> None:
 @pytest.mark.parametrize(
     ("labels", "n_epochs", "match"),
     [
-        (torch.zeros(399).long(), 1, "expected a label an image and at least 1 epoch, got 399 for 400, 1"),
-        (torch.zeros(400).long(), 0, "expected a label an image and at least 1 epoch, got 400 for 400, 0"),
+        (torch.zeros(399).long(), 1, "expected a label an image and at least 1 image, got 399 for 400"),
+        (torch.zeros(400).long(), 0, "expected at least 1 epoch,.* got 0, 64 and 0.001"),
         (torch.full((400,), 4), 1, r"expected labels from 0 to 3, got 4 to 4"),
         (torch.full((400,), -100), 1, r"expected labels from 0 to 3, got -100 to"),
         (torch.zeros(400), 1, r"expected 400 int64 labels, got torch\.float32"),
