@@ -9,16 +9,8 @@ import xarray as xr
 import neurovar
 from neurovar import statistics
 from neurovar.covariance import Covariance, Dense, Diagonal, GainModulated, Kronecker, LowRankPlusDiagonal, MeanShift
-from neurovar.noise import (
-    CONTROLS,
-    flat_spectrum,
-    low_rank,
-    rotated,
-    shuffled_spectrum,
-    signal_aligned,
-    signal_orthogonal,
-    with_controls,
-)
+from neurovar.networks import Control
+from neurovar.noise import CONTROLS, low_rank, with_controls
 
 N = 12
 RNG = np.random.default_rng(0)
@@ -89,9 +81,29 @@ def kept_spectrum(noise: Covariance) -> np.ndarray:
 # All of them
 
 
+@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("kind", ["low rank", "no private variances", "gain"])
+def test_what_every_kind_promises(name: str, kind: str) -> None:
+    """The trace, one result a seed, the same as among all controls, and words of its own."""
+    control, given = CONTROLS[name], {"target": target(), "n_dims": 2, "mean_shift": torch.arange(1.0, N + 1)}
+    noise = NOISES[kind]
+    first, second = (control(noise, rng=3, **given) for _ in range(2))
+    assert torch.equal(first.to_dense(), second.to_dense())
+    assert first.trace() == pytest.approx(noise.trace(), rel=1e-10)
+    controls = with_controls(noise, rng=0, only=[name], **given)
+    assert torch.equal(controls[name].to_dense(), all_controls(noise)[name].to_dense())
+    assert controls.control(name) == Control(kind=name, matched_by="trace")
+    assert controls.control("transplanted") is None
+    assert control.name == name and control.question.endswith("?") and control.description
+    with pytest.raises(ValueError, match="expected one of transplanted, "):
+        controls.control("mine")
+
+
 def test_all_are_matched_in_trace_size_and_dtype(noise: Covariance) -> None:
     controls = all_controls(noise)
-    assert list(controls) == ["transplanted", *CONTROLS] and controls.left_out == {}
+    assert list(controls) == ["transplanted", *(name for name in CONTROLS if name not in controls.left_out)]
+    full = np.linalg.matrix_rank(matrix_of(noise)) == N and not is_low_rank(noise)
+    assert controls.left_out == ({"flat_spectrum": "is isotropic for noise of full rank"} if full else {})
     assert controls["transplanted"] is noise
     for control in controls.values():
         assert control.n == N and control.dtype == noise.dtype
@@ -101,7 +113,7 @@ def test_all_are_matched_in_trace_size_and_dtype(noise: Covariance) -> None:
 def test_low_rank_stays_low_rank(noise: Covariance) -> None:
     controls = all_controls(noise)
     expected = LowRankPlusDiagonal if is_low_rank(noise) else Dense
-    for name in (*SPECTRAL, "flat_spectrum"):
+    for name in {*SPECTRAL, "flat_spectrum"} & set(controls):
         assert isinstance(controls[name], expected)
     assert isinstance(controls["diagonal"], Diagonal) and isinstance(controls["isotropic"], Diagonal)
 
@@ -128,7 +140,7 @@ def test_shuffled_and_flat_spectra_keep_the_eigenvectors(noise: Covariance) -> N
         kept = kept_spectrum(noise)[::-1]
         matrix = (vectors * kept) @ vectors.T
     controls = all_controls(noise)
-    for name in ("shuffled_spectrum", "flat_spectrum"):
+    for name in {"shuffled_spectrum", "flat_spectrum"} & set(controls):
         other = matrix_of(controls[name])
         np.testing.assert_allclose(matrix @ other, other @ matrix, atol=100 * tolerance(noise), err_msg=name)
 
@@ -139,7 +151,7 @@ def test_a_shuffled_spectrum_gives_every_eigenvector_another_eigenvalue(name: st
     values, vectors = np.linalg.eigh(matrix_of(noise))
     leading = slice(-3, None) if is_low_rank(noise) else slice(None)
     for seed in range(5):
-        shuffled = vectors.T @ matrix_of(shuffled_spectrum(noise, rng=seed)) @ vectors
+        shuffled = vectors.T @ matrix_of(CONTROLS["shuffled_spectrum"](noise, rng=seed)) @ vectors
         given = np.diag(shuffled)[leading]
         np.testing.assert_allclose(np.sort(given), values[leading], rtol=1e-8)
         assert (np.abs(given - values[leading]) > 1e-6).all()
@@ -147,20 +159,21 @@ def test_a_shuffled_spectrum_gives_every_eigenvector_another_eigenvalue(name: st
 
 def test_every_cycle_of_shuffling_occurs() -> None:
     noise = Dense(torch.diag(torch.tensor([4.0, 2.0, 1.0])))
-    seen = {tuple(shuffled_spectrum(noise, rng=seed).diagonal().round().tolist()) for seed in range(20)}
+    seen = {tuple(CONTROLS["shuffled_spectrum"](noise, rng=seed).diagonal().round().tolist()) for seed in range(20)}
     assert seen == {(2.0, 1.0, 4.0), (1.0, 4.0, 2.0)}
 
 
 def test_a_flat_spectrum_has_equal_rank() -> None:
     low = NOISES["low rank"]
-    values = np.linalg.eigvalsh(matrix_of(flat_spectrum(low)))[::-1]
+    values = np.linalg.eigvalsh(matrix_of(CONTROLS["flat_spectrum"](low)))[::-1]
     expected = kept_spectrum(low)
     np.testing.assert_allclose(values[:3], expected[:3].mean())
     np.testing.assert_allclose(values[3:], expected[3:])
     singular = Dense(FACTORS @ FACTORS.mT).to(dtype=torch.float32)
-    values = np.linalg.eigvalsh(matrix_of(flat_spectrum(singular)))[::-1]
+    values = np.linalg.eigvalsh(matrix_of(CONTROLS["flat_spectrum"](singular)))[::-1]
     np.testing.assert_allclose(values, [singular.trace() / 3] * 3 + [0] * 9, atol=1e-5)
-    np.testing.assert_allclose(matrix_of(flat_spectrum(STRUCTURED)), STRUCTURED.trace() / N * np.eye(N), atol=1e-10)
+    with pytest.raises(ValueError, match="got 'flat_spectrum': it is isotropic for noise of full rank; take that"):
+        CONTROLS["flat_spectrum"](STRUCTURED)
 
 
 def test_a_mean_shift_is_a_constant_of_the_same_power(noise: Covariance) -> None:
@@ -176,22 +189,22 @@ def test_a_mean_shift_is_a_constant_of_the_same_power(noise: Covariance) -> None
 
 
 def test_rotation_loses_the_directions(noise: Covariance) -> None:
-    turned = rotated(noise, rng=0)
+    turned = CONTROLS["rotated"](noise, rng=0)
     assert not np.allclose(matrix_of(turned), matrix_of(noise), atol=0.05)
 
 
 def test_random_controls_are_reproducible(noise: Covariance) -> None:
-    for control in (rotated, shuffled_spectrum):
-        first, second, other = (control(noise, rng=seed).to_dense() for seed in (0, 0, 1))
+    for name in ("rotated", "shuffled_spectrum"):
+        first, second, other = (CONTROLS[name](noise, rng=seed).to_dense() for seed in (0, 0, 1))
         assert torch.equal(first, second)
-        if control is rotated:
+        if name == "rotated":
             assert not torch.allclose(first, other, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["dense", "low rank"])
 def test_rotations_have_no_preferred_direction(kind: str) -> None:
     """Averaged over rotations, the noise is isotropic."""
-    mean = np.mean([rotated(NOISES[kind], rng=seed).to_dense().numpy() for seed in range(2000)], axis=0)
+    mean = np.mean([CONTROLS["rotated"](NOISES[kind], rng=seed).to_dense().numpy() for seed in range(2000)], axis=0)
     np.testing.assert_allclose(mean, NOISES[kind].trace() / N * np.eye(N), atol=0.1)
 
 
@@ -226,8 +239,10 @@ def test_alignment_as_it_is_measured(kind: str) -> None:
 
 def test_the_other_directions_are_random() -> None:
     low = NOISES["low rank"]
-    for control in (signal_aligned, signal_orthogonal):
-        first, second, other = (control(low, target(), n_dims=2, rng=seed).to_dense() for seed in (0, 0, 1))
+    for name in ("signal_aligned", "signal_orthogonal"):
+        first, second, other = (
+            CONTROLS[name](low, target=target(), n_dims=2, rng=seed).to_dense() for seed in (0, 0, 1)
+        )
         assert torch.equal(first, second) and not torch.allclose(first, other, atol=0.02)
 
 
@@ -266,7 +281,7 @@ def test_private_variances_as_large_as_the_eigenvalues() -> None:
     generator = torch.Generator().manual_seed(0)
     factors = 0.01 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
     noise = LowRankPlusDiagonal(factors, torch.rand(n, generator=generator, dtype=torch.float64))
-    control = rotated(noise, rng=0)
+    control = CONTROLS["rotated"](noise, rng=0)
     assert control.trace() == pytest.approx(noise.trace(), rel=1e-9)
     gram = control.factors.mT @ control.factors
     values = np.linalg.eigvalsh(gram.numpy())[::-1] + float(control.private[0])
@@ -281,7 +296,7 @@ def test_factors_that_hardly_stand_out() -> None:
     axes = torch.linalg.qr(torch.randn(n, 3, generator=generator, dtype=torch.float64))[0]
     private = torch.rand(n, generator=generator, dtype=torch.float64)
     noise = LowRankPlusDiagonal(axes * torch.tensor([3.0, 2.5, 2.0]).sqrt(), private)
-    control = rotated(noise, rng=0)
+    control = CONTROLS["rotated"](noise, rng=0)
     values = np.linalg.eigvalsh((control.factors.mT @ control.factors).numpy())[::-1] + float(control.private[0])
     np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix_of(noise))[:-4:-1], rtol=1e-7)
 
@@ -294,16 +309,16 @@ def test_loud_units_that_share_nothing() -> None:
     private = torch.rand(n, generator=generator, dtype=torch.float64)
     factors[[5, 700]], private[[5, 700]] = 0.0, torch.tensor([5000.0, 1300.0], dtype=torch.float64)
     noise = LowRankPlusDiagonal(factors, private)
-    control = rotated(noise, rng=0)
+    control = CONTROLS["rotated"](noise, rng=0)
     values = np.linalg.eigvalsh((control.factors.mT @ control.factors).numpy())[::-1] + float(control.private[0])
     np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix_of(noise))[:-5:-1], rtol=1e-7)
-    flat = flat_spectrum(noise)
+    flat = CONTROLS["flat_spectrum"](noise)
     assert float(flat.diagonal()[5]) > 100 * float(flat.private[5]), "as they are of the eigenvectors, too"
 
 
 def test_out_of_memory_is_foreseen() -> None:
     with pytest.raises(ValueError, match=r"expected a matrix that fits into memory, got 1000000 units: 24000.0 GB of"):
-        rotated(Diagonal.isotropic(10**6), rng=0)
+        CONTROLS["rotated"](Diagonal.isotropic(10**6), rng=0)
 
 
 @pytest.mark.gpu
@@ -319,8 +334,9 @@ def test_controls_on_a_gpu() -> None:
 
 def test_what_is_left_out_is_said() -> None:
     controls = with_controls(STRUCTURED, rng=0)
-    assert list(controls) == ["transplanted", *CONTROLS[:5]]
+    assert list(controls) == ["transplanted", *list(CONTROLS)[:4]]
     assert controls.left_out == {
+        "flat_spectrum": "is isotropic for noise of full rank",
         "signal_aligned": "needs target= and n_dims=",
         "signal_orthogonal": "needs target= and n_dims=",
         "mean_shift": "needs mean_shift=",
@@ -332,8 +348,10 @@ def test_one_factor_cannot_be_shuffled() -> None:
     controls = with_controls(one, rng=0)
     assert "shuffled_spectrum" not in controls
     assert controls.left_out["shuffled_spectrum"] == "needs two leading eigenvectors"
-    with pytest.raises(ValueError, match="expected noise with two leading eigenvectors to shuffle, got 1"):
-        shuffled_spectrum(one, rng=0)
+    with pytest.raises(
+        ValueError, match="expected what the control 'shuffled_spectrum' needs, got none: it needs two leading"
+    ):
+        CONTROLS["shuffled_spectrum"](one, rng=0)
 
 
 def test_only_some() -> None:
@@ -352,6 +370,7 @@ def test_only_some() -> None:
             {"only": ["signal_aligned"]},
             "expected what the control 'signal_aligned' needs, .* needs target= and n_dims=",
         ),
+        ({"only": ["flat_spectrum"]}, "got 'flat_spectrum': it is isotropic for noise of full rank"),
         ({"only": ["identity"]}, r"expected names of controls \(diagonal, .*, mean_shift\), got \['identity'\]"),
         ({"only": "diagonal"}, "expected names of controls .*, got 'diagonal'"),
         ({"n_dims": 2}, "expected target and n_dims together, got n_dims 2 and NoneType"),
@@ -374,7 +393,7 @@ def test_bad_options(options: dict, message: str) -> None:
 
 def test_controls_do_not_share_memory_with_the_noise() -> None:
     before = STRUCTURED.to_dense().clone()
-    neurovar.noise.diagonal(STRUCTURED).variance.mul_(2)
+    CONTROLS["diagonal"](STRUCTURED).variance.mul_(2)
     assert torch.equal(STRUCTURED.to_dense(), before)
 
 
