@@ -246,9 +246,9 @@ def _in_order_shown(responses: xr.DataArray) -> Any:
 def _matrices(matrix: Any, responses: xr.DataArray, n_repeats: np.ndarray, *, differences: bool) -> xr.DataArray:
     """A matrix, or one for each stimulus, with its degrees of freedom; NaN across recordings."""
     number = recordings(responses)
-    for recording in range(number.max() + 1 if number.any() else 0):
+    if number.any():
         # Trials of different recordings share nothing but their number: what is computed across has no meaning.
-        matrix[(..., *np.ix_(number == recording, number != recording))] = np.nan
+        matrix = array_namespace(matrix).where(number[:, None] == number, matrix, np.nan)
     dof = dof_of(n_repeats - 1, per_stimulus=matrix.ndim == 3, differences=differences)
     if matrix.ndim == 2:
         return xr.DataArray(matrix, dims=("unit", "other_unit"), attrs={"dof": dof})

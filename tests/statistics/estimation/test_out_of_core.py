@@ -38,6 +38,13 @@ def test_chunks_change_nothing(name: str, chunks: dict[str, int], whole: xr.Data
     assert found.attrs == expected.attrs
 
 
+def test_pairs_across_recordings_are_undefined(whole: xr.DataArray) -> None:
+    pooled = responses.mark(whole, recording=np.arange(whole.sizes["unit"]) // 3)
+    expected = statistics.noise_covariance(pooled)
+    assert expected.isnull().any()
+    np.testing.assert_allclose(statistics.noise_covariance(pooled.chunk(stimulus=2)), expected)
+
+
 @pytest.mark.parametrize("name", ["covariance", "correlation", "pooled correlation"])
 def test_the_result_is_lazy_and_exactly_symmetric(name: str, whole: xr.DataArray) -> None:
     found = ESTIMATES[name](whole.chunk({"stimulus": 4}))
