@@ -125,8 +125,8 @@ def cross_covariance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     result = np.empty((n_units, n_units))
     for i in range(n_units):
         for j in range(n_units):
-            one, other = np.cov(first[:, i], second[:, j])[0, 1], np.cov(first[:, j], second[:, i])[0, 1]
-            result[i, j] = (one + other) / 2
+            upper, lower = np.cov(first[:, i], second[:, j])[0, 1], np.cov(first[:, j], second[:, i])[0, 1]
+            result[i, j] = (upper + lower) / 2
     return result
 
 

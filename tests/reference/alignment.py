@@ -25,12 +25,12 @@ def signal_covariance(stimuli: list[np.ndarray]) -> np.ndarray:
 
 def class_covariances(stimuli: list[np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """In class: pooled over classes, less noise. Out of class: of the classes' means, less that of their exemplars."""
-    classes = [[repeats for repeats, label in zip(stimuli, labels) if label == one] for one in np.unique(labels)]
+    classes = [[repeats for repeats, label in zip(stimuli, labels) if label == name] for name in np.unique(labels)]
     dof = [len(members) - 1 for members in classes]
     in_class = sum(d * signal_covariance(members) for d, members in zip(dof, classes)) / sum(dof)
     means = [np.array([repeats.mean(axis=0) for repeats in members]) for members in classes]
-    by_chance = np.mean([np.cov(each.T) / len(each) for each in means], axis=0)
-    return in_class, np.cov(np.array([each.mean(axis=0) for each in means]).T) - by_chance
+    by_chance = np.mean([np.cov(of_class.T) / len(of_class) for of_class in means], axis=0)
+    return in_class, np.cov(np.array([of_class.mean(axis=0) for of_class in means]).T) - by_chance
 
 
 def leading(matrix: np.ndarray, n: int) -> np.ndarray:

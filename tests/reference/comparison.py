@@ -31,7 +31,7 @@ def cluster_jackknife(values: Sequence[float], clusters: Sequence[object]) -> fl
         kept = [value for value, cluster in zip(values, clusters) if cluster != name]
         left.append(sum(kept) / len(kept))
     centre = sum(left) / len(left)
-    return (len(names) - 1) / len(names) * sum((one - centre) ** 2 for one in left)
+    return (len(names) - 1) / len(names) * sum((member - centre) ** 2 for member in left)
 
 
 def exact_label_test(first: Sequence[float], second: Sequence[float]) -> float:
@@ -40,10 +40,10 @@ def exact_label_test(first: Sequence[float], second: Sequence[float]) -> float:
     observed = abs(np.mean(first) - np.mean(second))
     n_as_large = n = 0
     for chosen in itertools.combinations(range(len(pooled)), len(first)):
-        one = [pooled[i] for i in chosen]
+        member = [pooled[i] for i in chosen]
         other = [pooled[i] for i in range(len(pooled)) if i not in chosen]
         n += 1
-        n_as_large += abs(np.mean(one) - np.mean(other)) >= observed - 1e-12
+        n_as_large += abs(np.mean(member) - np.mean(other)) >= observed - 1e-12
     return n_as_large / n
 
 
@@ -54,7 +54,7 @@ def exact_sign_test(differences: Sequence[float]) -> float:
         abs(np.mean([sign * difference for sign, difference in zip(signs, differences)]))
         for signs in itertools.product((-1, 1), repeat=len(differences))
     ]
-    return sum(one >= observed - 1e-12 for one in flipped) / len(flipped)
+    return sum(member >= observed - 1e-12 for member in flipped) / len(flipped)
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
@@ -71,8 +71,8 @@ def maximum_statistic(observed: np.ndarray, permuted: np.ndarray) -> list[float]
     whole = np.vstack([observed, permuted])
     standardised = np.zeros_like(whole)
     for column in range(whole.shape[1]):
-        one = whole[:, column]
-        standardised[:, column] = np.abs(one - one.mean()) / one.std()
+        member = whole[:, column]
+        standardised[:, column] = np.abs(member - member.mean()) / member.std()
     largest = [max(row) for row in standardised]
     return [np.mean([top >= score - 1e-9 for top in largest]) for score in standardised[0]]
 
@@ -85,7 +85,7 @@ def histogram_overlap(first: np.ndarray, second: np.ndarray, ratio: float) -> in
 
     bins = [bin_of(value) for value in first]
     others = [bin_of(value) for value in second]
-    return sum(min(bins.count(one), others.count(one)) for one in set(bins))
+    return sum(min(bins.count(member), others.count(member)) for member in set(bins))
 
 
 def rejections(test: Callable[[int], float], n: int, level: float = 0.05) -> float:

@@ -9,13 +9,13 @@ from sklearn.linear_model import LinearRegression
 
 def points(values: np.ndarray) -> list[tuple[float, float, int]]:
     """(mean, variance, repeats) of each unit and stimulus with two repeats and a spike."""
-    found = []
+    result = []
     for stimulus in values:
         for unit in stimulus.T:
             counts = [count for count in unit if not np.isnan(count)]
             if len(counts) > 1 and sum(counts) > 0:
-                found.append((float(np.mean(counts)), float(np.var(counts, ddof=1)), len(counts)))
-    return found
+                result.append((float(np.mean(counts)), float(np.var(counts, ddof=1)), len(counts)))
+    return result
 
 
 def toolbox_slope(chosen: list[tuple[float, float, int]], floor: float) -> tuple[float, float]:
@@ -37,7 +37,7 @@ def matched_expectation(systems: list[np.ndarray], bin_width: float, floor: floa
     for of_one in of_systems:
         binned = [[p for p in of_one if low <= p[0] < low + bin_width] for low in edges[:-1]]
         choices = product(*(combinations(inside, n) for inside, n in zip(binned, common, strict=True)))
-        expected.append(np.mean([toolbox_slope([p for part in one for p in part], floor) for one in choices], axis=0))
+        expected.append(np.mean([toolbox_slope([p for part in pick for p in part], floor) for pick in choices], axis=0))
     return np.transpose(expected)[0], np.transpose(expected)[1]
 
 

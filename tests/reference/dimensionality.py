@@ -26,11 +26,11 @@ def moments(values: np.ndarray) -> tuple[float, float]:
             weight = (len(first) - 1) * (len(second) - 1)
             if s != t:
                 c, d = np.cov(first.T), np.cov(second.T)
-                found = np.array([np.trace(c) * np.trace(d), np.trace(c @ d)])
+                result = np.array([np.trace(c) * np.trace(d), np.trace(c @ d)])
             elif len(first) >= 4:
-                found = np.array(within(first))
+                result = np.array(within(first))
             else:
                 continue
-            total, weights = total + weight * found, weights + weight
+            total, weights = total + weight * result, weights + weight
     squared_trace, trace_of_square = total / weights
     return float(squared_trace), float(trace_of_square)

@@ -81,6 +81,6 @@ def loadings(gained: np.ndarray, products: np.ndarray, noise: np.ndarray, start:
     pairs = np.triu_indices(len(noise), 1)
     scale = np.sqrt(noise[pairs[0]] * noise[pairs[1]])
     fit = least_squares(
-        lambda one: (gained[pairs] - one[pairs[0]] * one[pairs[1]] * products[pairs]) / scale, start, xtol=1e-12
+        lambda loads: (gained[pairs] - loads[pairs[0]] * loads[pairs[1]] * products[pairs]) / scale, start, xtol=1e-12
     )
     return fit.x * np.sign(fit.x.sum())

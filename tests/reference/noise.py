@@ -61,8 +61,8 @@ def mean_correlation(values: np.ndarray, *, differences: bool) -> np.ndarray:
                 if len(repeats) < 2 or np.ptp(repeats[:, i]) == 0 or np.ptp(repeats[:, j]) == 0:
                     continue
                 rows = deviations(repeats, differences=differences)[:, [i, j]]
-                one, other = (rows / np.sqrt((rows**2).sum(axis=0))).T
-                total, weight = total + (len(repeats) - 1) * (one @ other), weight + len(repeats) - 1
+                left, right = (rows / np.sqrt((rows**2).sum(axis=0))).T
+                total, weight = total + (len(repeats) - 1) * (left @ right), weight + len(repeats) - 1
             if weight:
                 result[i, j] = total / weight
     return result
@@ -86,9 +86,9 @@ def without_drift(values: np.ndarray, presentation: np.ndarray, window: int) -> 
     mean = {s: sum(values[t] for t in present if t[0] == s) / n_repeats[s] for s in range(len(values))}
     for trial in present:
         near = [
-            other
-            for other in present
-            if other != trial and abs(presentation[other] - presentation[trial]) <= (window - 1) / 2
+            right
+            for right in present
+            if right != trial and abs(presentation[right] - presentation[trial]) <= (window - 1) / 2
         ]
         left = sum(1 - 1 / n_repeats[s] for s, _ in near)
         drift = sum(values[t] - mean[t[0]] for t in near) / left if left else 0

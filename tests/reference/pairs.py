@@ -28,7 +28,7 @@ def jackknife_error(
     without = []
     for unit in range(m):
         without.append(estimate(np.array([p for p in range(len(unit_1)) if unit not in (unit_1[p], unit_2[p])])))
-    variance = (m - 1) / m * sum((one - sum(without) / m) ** 2 for one in without)
+    variance = (m - 1) / m * sum((left_out - sum(without) / m) ** 2 for left_out in without)
     return max(variance - as_if_independent, as_if_independent) ** 0.5
 
 

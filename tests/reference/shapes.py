@@ -11,9 +11,9 @@ def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return means - means.mean(axis=0), np.array([np.cov(repeats.T) for repeats in kept])
 
 
-def squared_bures(one: np.ndarray, other: np.ndarray) -> float:
-    root = sqrtm(one)
-    return float(np.trace(one) + np.trace(other) - 2 * np.trace(sqrtm(root @ other @ root)).real)
+def squared_bures(covariance: np.ndarray, target: np.ndarray) -> float:
+    root = sqrtm(covariance)
+    return float(np.trace(covariance) + np.trace(target) - 2 * np.trace(sqrtm(root @ target @ root)).real)
 
 
 def squared_distance(first: np.ndarray, second: np.ndarray, rotation: np.ndarray, alpha: float) -> float:

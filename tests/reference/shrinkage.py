@@ -13,13 +13,13 @@ def contrasts(values: np.ndarray) -> np.ndarray:
 
 def weighted_residuals(values: np.ndarray) -> list[tuple[float, np.ndarray]]:
     """Of each trial how many observations it counts, 1 − 1/Rₛ, and its residual scaled to have the covariance C."""
-    found = []
+    result = []
     for repeats in reference.trials(values):
         for trial in repeats:
             share = 1 - 1 / len(repeats)
             if share > 0:
-                found.append((share, (trial - repeats.mean(axis=0)) / share**0.5))
-    return found
+                result.append((share, (trial - repeats.mean(axis=0)) / share**0.5))
+    return result
 
 
 def ledoit_wolf_intensity(values: np.ndarray) -> float:

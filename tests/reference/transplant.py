@@ -67,7 +67,7 @@ def disjoint_covariance(x: np.ndarray, y: np.ndarray, *, same_trials: bool) -> f
 
 def similarity(x: np.ndarray, y: np.ndarray, *, same_trials: bool) -> float:
     """Signal correlation of two units (stimulus, repeat); one with a single repeat counts as noise-free."""
-    variances = [disjoint_covariance(one, one, same_trials=one.shape[1] > 1) for one in (x, y)]
+    variances = [disjoint_covariance(system, system, same_trials=system.shape[1] > 1) for system in (x, y)]
     return disjoint_covariance(x, y, same_trials=same_trials) / np.sqrt(variances[0] * variances[1])
 
 

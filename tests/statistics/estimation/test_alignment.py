@@ -243,14 +243,14 @@ def test_nothing_is_converted_to_double() -> None:
     first, _ = alignment._halves(tensor, np.random.default_rng(0))
     labels = np.arange(len(first.means)) % 3
     matrices = [alignment._signal_covariance(first), *alignment._class_covariances(first, labels)]
-    assert all(each.dtype == torch.float32 for each in [first.means, first.noise, *matrices])
+    assert all(part.dtype == torch.float32 for part in [first.means, first.noise, *matrices])
 
 
 def test_integers_are_converted() -> None:
     counts = np.random.default_rng(0).poisson(np.linspace(1, 9, 20)[:, None, None], size=(20, 6, 5))
     for analyse in ANALYSES[:2]:
         whole, floats = (
-            analyse(reference.responses(each), n_splits=2, rng=0) for each in (counts, counts.astype(float))
+            analyse(reference.responses(part), n_splits=2, rng=0) for part in (counts, counts.astype(float))
         )
         xr.testing.assert_equal(whole, floats)
 

@@ -104,7 +104,7 @@ def test_nothing_is_thrown_away_where_means_agree_already(floor: float) -> None:
 @pytest.mark.parametrize("floor", [0.0, 0.5])
 def test_poisson_counts_have_a_matched_fano_factor_of_1(floor: float) -> None:
     """At low rates, with two repeats or few, whatever the weights: within 2 standard errors over 40 simulations."""
-    found = []
+    result = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         slow = as_counts(rng.poisson(0.5, size=(500, 2, 4)))
@@ -113,9 +113,9 @@ def test_poisson_counts_have_a_matched_fano_factor_of_1(floor: float) -> None:
         matched = mean_matched_fano_factor(
             {"slow": slow, "fast": fast}, bin_width=0.25, floor=floor, n_resamples=2, rng=seed
         )
-        found.append(matched.fano_factor.values)
-    error = np.std(found, axis=0, ddof=1) / np.sqrt(40)
-    assert (np.abs(np.mean(found, axis=0) - 1) < 2 * error).all() and error.max() < 0.008
+        result.append(matched.fano_factor.values)
+    error = np.std(result, axis=0, ddof=1) / np.sqrt(40)
+    assert (np.abs(np.mean(result, axis=0) - 1) < 2 * error).all() and error.max() < 0.008
 
 
 def test_systems_that_differ_only_in_rate_have_one_matched_fano_factor() -> None:
@@ -190,14 +190,14 @@ def test_variance_scaling_is_scikit_learns_gamma_regression() -> None:
 @pytest.mark.parametrize(("median", "n_repeats"), [(0.5, 2), (2, 4), (10, 3)])
 def test_poisson_counts_scale_with_exponent_1(median: float, n_repeats: int) -> None:
     """Within 2 standard errors over 40 simulations, though at 0.5 spikes many variances are 0."""
-    rng, found = np.random.default_rng(0), []
+    rng, result = np.random.default_rng(0), []
     for _ in range(40):
         mean = median * np.exp(0.8 * rng.normal(size=(100, 1, 20)))
         values = ragged(rng.poisson(mean, size=(100, n_repeats, 20)), least=min(2, n_repeats))
         table = variance_scaling(as_counts(values))
-        found.append([float(table.population_exponent), float(table.population_factor)])
-    assert (np.abs(np.mean(found, axis=0) - 1) < 2 * np.std(found, axis=0, ddof=1) / np.sqrt(40)).all()
-    assert np.std(found, axis=0).max() < 0.12
+        result.append([float(table.population_exponent), float(table.population_factor)])
+    assert (np.abs(np.mean(result, axis=0) - 1) < 2 * np.std(result, axis=0, ddof=1) / np.sqrt(40)).all()
+    assert np.std(result, axis=0).max() < 0.12
 
 
 def first_order_bias(mean: np.ndarray, variance: np.ndarray, third: np.ndarray | float, b: float, n: int) -> float:
@@ -214,9 +214,9 @@ def test_bias_of_the_exponent(kind: str, exponent: float) -> None:
     n_repeats = 10
     values, mean, variance = power_law(kind, exponent, (60_000, n_repeats), median=5)
     third = 2 * variance**2 / mean if kind == "gamma" else 0
-    (found, _), _, _ = variance_scaling_kernel(values)
+    (result, _), _, _ = variance_scaling_kernel(values)
     stated = first_order_bias(mean, variance, third, exponent, n_repeats)
-    assert found[0] - exponent == pytest.approx(stated, rel=0.15, abs=0.006)
+    assert result[0] - exponent == pytest.approx(stated, rel=0.15, abs=0.006)
     assert abs(stated) > 0.04 or kind == "gamma"
 
 
@@ -232,8 +232,8 @@ def test_bias_of_the_exponent_of_counts(fano: float) -> None:
     x = np.log(mean) - np.log(mean).mean()
     stated = (fano - 1) * ((1 - x) / (n_repeats * mean)).mean() / x.var()
     assert stated == pytest.approx(first_order_bias(mean, fano * mean, fano * (2 * fano - 1) * mean, 1, n_repeats))
-    (found, factor), _, _ = variance_scaling_kernel(values)
-    assert found[0] - 1 == pytest.approx(stated, rel=0.2)
+    (result, factor), _, _ = variance_scaling_kernel(values)
+    assert result[0] - 1 == pytest.approx(stated, rel=0.2)
     assert factor[0] == pytest.approx(fano, rel=0.25)
 
 
@@ -252,10 +252,10 @@ def test_exact_power_laws() -> None:
     exponents = np.array([-3, 0, 5, 12, 30, 60])
     mean = np.geomspace(0.02, 50, 9)[:, None] ** (1 / np.arange(1, 7))
     half = np.sqrt(3 * mean**exponents / 2)
-    (found, factor), _, _ = variance_scaling_kernel(np.stack([mean - half, mean + half], axis=1))
-    np.testing.assert_allclose(found[:5], exponents[:5], atol=1e-4)
+    (result, factor), _, _ = variance_scaling_kernel(np.stack([mean - half, mean + half], axis=1))
+    np.testing.assert_allclose(result[:5], exponents[:5], atol=1e-4)
     np.testing.assert_allclose(factor[:5], 3, rtol=1e-3)
-    assert np.isnan(found[5])
+    assert np.isnan(result[5])
 
 
 def test_units_without_an_exponent() -> None:
@@ -270,8 +270,8 @@ def test_units_without_an_exponent() -> None:
     mean, variance, _ = moments_kernel(values)
     assert 0 < variance[:, 2].max() < 1e-30 and 0 < np.ptp(mean[:, 3]) < 1e-15, "rounding"
     table = variance_scaling(reference.responses(values))
-    for found in (table.exponent, table.factor):
-        assert np.isfinite(found.values).tolist() == [True] + 5 * [False]
+    for result in (table.exponent, table.factor):
+        assert np.isfinite(result.values).tolist() == [True] + 5 * [False]
     assert table.n_points.values.tolist() == [6, 0, 6, 6, 6, 2] and int(table.n_dropped) == 10
 
 

@@ -97,20 +97,20 @@ NOISES = {
 @pytest.mark.parametrize("kind", NOISES)
 def test_the_moments_are_unbiased(kind: str, design: str) -> None:
     draw, truth = NOISES[kind]
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(400):
         signal = 5 * rng.normal(size=(DESIGNS[design][0], 1, 1))  # along (1, 1, …)
-        found.append(covariance_moments_kernel(draw(rng, DESIGNS[design]) + signal))
-    z = (np.mean(found, axis=0) - moments(truth)) / (np.std(found, axis=0) / np.sqrt(len(found)))
+        draws.append(covariance_moments_kernel(draw(rng, DESIGNS[design]) + signal))
+    z = (np.mean(draws, axis=0) - moments(truth)) / (np.std(draws, axis=0) / np.sqrt(len(draws)))
     assert np.abs(z).max() < 2.5
 
 
 @pytest.mark.parametrize("least", [1, 2])
 def test_the_moments_are_unbiased_with_unequal_repeats(least: int) -> None:
-    rng, found = np.random.default_rng(1), []
+    rng, draws = np.random.default_rng(1), []
     for _ in range(400):
-        found.append(covariance_moments_kernel(absent(overdispersed(rng, (8, 6)), least, rng)))
-    z = (np.mean(found, axis=0) - moments(NOISES["overdispersed"][1])) / (np.std(found, axis=0) / np.sqrt(len(found)))
+        draws.append(covariance_moments_kernel(absent(overdispersed(rng, (8, 6)), least, rng)))
+    z = (np.mean(draws, axis=0) - moments(NOISES["overdispersed"][1])) / (np.std(draws, axis=0) / np.sqrt(len(draws)))
     assert np.abs(z).max() < 2
 
 
@@ -118,31 +118,31 @@ def test_noise_that_differs_between_stimuli() -> None:
     """With four repeats, the pooled covariance of these stimuli."""
     scales = np.array([1, 1, 1, 4.0])
     pooled = np.mean(scales**2) * np.eye(N_UNITS)
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(800):
-        found.append(covariance_moments_kernel(rng.normal(size=(4, 4, N_UNITS)) * scales[:, None, None]))
-    z = (np.mean(found, axis=0) - moments(pooled)) / (np.std(found, axis=0) / np.sqrt(len(found)))
+        draws.append(covariance_moments_kernel(rng.normal(size=(4, 4, N_UNITS)) * scales[:, None, None]))
+    z = (np.mean(draws, axis=0) - moments(pooled)) / (np.std(draws, axis=0) / np.sqrt(len(draws)))
     assert np.abs(z).max() < 2
 
 
 def test_noise_that_differs_between_stimuli_drawn_at_random() -> None:
     """With two repeats, the mean covariance of the population that the stimuli come from."""
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(800):
         variance = rng.gamma(2, 0.5, size=(12, 1, 1))  # of mean 1
-        found.append(covariance_moments_kernel(rng.normal(size=(12, 2, N_UNITS)) * variance**0.5))
-    z = (np.mean(found, axis=0) - moments(np.eye(N_UNITS))) / (np.std(found, axis=0) / np.sqrt(len(found)))
+        draws.append(covariance_moments_kernel(rng.normal(size=(12, 2, N_UNITS)) * variance**0.5))
+    z = (np.mean(draws, axis=0) - moments(np.eye(N_UNITS))) / (np.std(draws, axis=0) / np.sqrt(len(draws)))
     assert np.abs(z).max() < 2
 
 
 def corrected_and_plain(draw: Callable[..., np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(400):
         values = draw(rng, size)
         noise = (values - values.mean(axis=1, keepdims=True)).reshape(-1, values.shape[2])
         squared_trace, trace_of_square = covariance_moments_kernel(values)
-        found.append([squared_trace / trace_of_square, effective_dimensionality_kernel(noise.T @ noise)])
-    return np.array(found)
+        draws.append([squared_trace / trace_of_square, effective_dimensionality_kernel(noise.T @ noise)])
+    return np.array(draws)
 
 
 def test_the_ratio_errs_as_stated_for_white_noise() -> None:

@@ -193,7 +193,7 @@ def test_scales_of_units_change_only_what_is_said() -> None:
     da = structured()
     scale = np.linspace(0.5, 20, N_UNITS)
     got, scaled = (
-        factors.factor_analysis(each, n_factors=2, max_factors=3, n_folds=4, rng=0) for each in (da, da * scale)
+        factors.factor_analysis(recorded, n_factors=2, max_factors=3, n_folds=4, rng=0) for recorded in (da, da * scale)
     )
     np.testing.assert_allclose(scaled.log_likelihood, got.log_likelihood - np.log(scale).sum(), atol=1e-5)
     np.testing.assert_allclose(scaled.percent_shared_variance, got.percent_shared_variance, rtol=1e-3)
@@ -254,10 +254,10 @@ def test_labels_and_groups() -> None:
         alone = factors.shared_variance(da.isel(unit=units), max_factors=2, n_folds=2, rng=0)
         assert alone.percent_shared_variance.area.values.tolist() == [name] * len(alone.unit)
         assert alone.attrs["source"] == "simulation"
-        one = got.sel(area=name)
-        np.testing.assert_allclose(one.percent_shared_variance.values[units], alone.percent_shared_variance.values)
-        np.testing.assert_allclose(one.loading_similarity.dropna("factor"), alone.loading_similarity)
-        assert int(one.n_factors) == int(alone.n_factors) > 0
+        of_area = got.sel(area=name)
+        np.testing.assert_allclose(of_area.percent_shared_variance.values[units], alone.percent_shared_variance.values)
+        np.testing.assert_allclose(of_area.loading_similarity.dropna("factor"), alone.loading_similarity)
+        assert int(of_area.n_factors) == int(alone.n_factors) > 0
 
 
 # Bad input

@@ -50,11 +50,11 @@ def test_the_fit_maximises_the_conditional_likelihood() -> None:
     positive = table.gain_variance.values > 0
     assert positive.sum() >= 3
     for unit in np.flatnonzero(positive):
-        one, fitted = values[:, :, unit], table.isel(unit=unit)
-        assert float(fitted.gain_variance) == pytest.approx(loops.gain_variance(one), rel=1e-4)
-        expected = loops.conditional_log_likelihood(one, float(fitted.gain_variance))
+        counts_of_unit, fitted = values[:, :, unit], table.isel(unit=unit)
+        assert float(fitted.gain_variance) == pytest.approx(loops.gain_variance(counts_of_unit), rel=1e-4)
+        expected = loops.conditional_log_likelihood(counts_of_unit, float(fitted.gain_variance))
         assert float(fitted.log_likelihood) == pytest.approx(expected, abs=1e-8)
-        expected = loops.conditional_log_likelihood(one, 0)
+        expected = loops.conditional_log_likelihood(counts_of_unit, 0)
         assert float(fitted.poisson_log_likelihood) == pytest.approx(expected, abs=1e-8)
 
 
@@ -73,30 +73,30 @@ def test_the_standard_error_is_the_curvature_of_the_likelihood() -> None:
 def test_gain_variance_is_recovered(gain_variance: float, shape: tuple[int, int], mean: float) -> None:
     """Over 400 units: bias within 2 standard errors of the stated one, at most σ²/dof; errors as large as stated."""
     table = fit_modulated_poisson_kernel(gamma_gained((*shape, 400), mean=mean, gain_variance=gain_variance))
-    found, error = table[:, 0], table[:, 1]
+    result, error = table[:, 0], table[:, 1]
     dof = shape[0] * (shape[1] - 1)
-    assert abs(found.mean() - gain_variance) < 2 * found.std() / 20 + gain_variance / dof
-    assert found.std() == pytest.approx(error.mean(), rel=3 / np.sqrt(2 * 400))
+    assert abs(result.mean() - gain_variance) < 2 * result.std() / 20 + gain_variance / dof
+    assert result.std() == pytest.approx(error.mean(), rel=3 / np.sqrt(2 * 400))
 
 
 def test_the_usual_likelihood_is_biased_and_this_one_is_not() -> None:
     """Four repeats of 30 spikes: a quarter too small with a fitted mean for each of many stimuli."""
     values = gamma_gained((150, 4, 12), mean=30, gain_variance=0.3)
     usual = np.mean([loops.profile_gain_variance(values[:, :, unit]) for unit in range(12)])
-    found = fit_modulated_poisson_kernel(values)[:, 0]
+    result = fit_modulated_poisson_kernel(values)[:, 0]
     assert usual / 0.3 == pytest.approx(0.75, abs=0.05)
-    assert abs(found.mean() - 0.3) < 2 * found.std(ddof=1) / np.sqrt(12)
+    assert abs(result.mean() - 0.3) < 2 * result.std(ddof=1) / np.sqrt(12)
 
 
 def test_poisson_units() -> None:
     """0 half of the time and 0.4 standard errors on average; twice the gain in log likelihood is ½χ²₀ + ½χ²₁."""
-    found, error, fitted, poisson, share = fit_modulated_poisson_kernel(
+    result, error, fitted, poisson, share = fit_modulated_poisson_kernel(
         gamma_gained((60, 4, 1500), mean=6, gain_variance=0)
     ).T
-    assert np.mean(found == 0) == pytest.approx(0.5, abs=0.04)
-    assert found.mean() / error[found == 0].mean() == pytest.approx(0.4, abs=0.05)
+    assert np.mean(result == 0) == pytest.approx(0.5, abs=0.04)
+    assert result.mean() / error[result == 0].mean() == pytest.approx(0.4, abs=0.05)
     assert np.mean(2 * (fitted - poisson) > 2.71) == pytest.approx(0.05, abs=0.015)
-    assert (fitted >= poisson).all() and (share >= 0).all() and (share[found == 0] == 0).all()
+    assert (fitted >= poisson).all() and (share >= 0).all() and (share[result == 0] == 0).all()
 
 
 def test_the_part_of_the_variance_that_is_the_gains() -> None:
@@ -134,8 +134,8 @@ def test_stimuli_shown_once_do_not_count() -> None:
 
 
 def test_one_stimulus_with_many_trials_and_large_counts() -> None:
-    found = fit_modulated_poisson_kernel(gamma_gained((1, 400, 5), mean=50, gain_variance=0.05))
-    assert (np.abs(found[:, 0] - 0.05) < 3 * found[:, 1]).all() and found[:, 1].max() < 0.008
+    result = fit_modulated_poisson_kernel(gamma_gained((1, 400, 5), mean=50, gain_variance=0.05))
+    assert (np.abs(result[:, 0] - 0.05) < 3 * result[:, 1]).all() and result[:, 1].max() < 0.008
 
 
 # The population

@@ -39,9 +39,9 @@ def recording(n_repeats: tuple[int, int] = (20, 16)) -> xr.DataArray:
     return reference.responses(values)
 
 
-def numbers(found: FisherInformation) -> np.ndarray:
+def numbers(draws: FisherInformation) -> np.ndarray:
     """The estimates and their standard errors."""
-    return np.array(astuple(found)[:6])
+    return np.array(astuple(draws)[:6])
 
 
 # References
@@ -76,9 +76,9 @@ def test_unequal_repeats_at_any_position() -> None:
 
 def test_the_measure_of_a_unit_and_of_the_stimulus_do_not_matter() -> None:
     da = recording()
-    one = fisher_information(da, pair=("s1", "s2"), distance=1)
+    value = fisher_information(da, pair=("s1", "s2"), distance=1)
     scaled = fisher_information(da * np.logspace(-9, 9, N_UNITS), pair=("s1", "s2"), distance=10)
-    np.testing.assert_allclose(100 * numbers(scaled), numbers(one), rtol=1e-9)
+    np.testing.assert_allclose(100 * numbers(scaled), numbers(value), rtol=1e-9)
 
 
 def test_one_unit_has_no_correlations() -> None:
@@ -93,67 +93,70 @@ def test_one_unit_has_no_correlations() -> None:
 
 def simulated(noise: np.ndarray, n_repeats: tuple[int, int], *, n: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    found = [fisher_information_kernel(*two_stimuli(noise, n_repeats, rng), distance=1) for _ in range(n)]
-    return dict(zip(asdict(found[0]), np.array([numbers(one) for one in found]).T))
+    draws = [fisher_information_kernel(*two_stimuli(noise, n_repeats, rng), distance=1) for _ in range(n)]
+    return dict(zip(asdict(draws[0]), np.array([numbers(value) for value in draws]).T))
 
 
 @pytest.mark.parametrize("n_repeats", [(40, 40), (9, 9), (12, 30)])
 @pytest.mark.parametrize("kind", NOISES)
 def test_no_bias(kind: str, n_repeats: tuple[int, int]) -> None:
-    found = simulated(NOISES[kind], n_repeats, n=2000)
+    draws = simulated(NOISES[kind], n_repeats, n=2000)
     whole, shuffled = information.truth(MEANS, NOISES[kind])
     for name, truth in zip(ESTIMATES, (whole, shuffled, whole - shuffled)):
-        assert abs(found[name].mean() - truth) < 2 * found[name].std() / np.sqrt(2000)
+        assert abs(draws[name].mean() - truth) < 2 * draws[name].std() / np.sqrt(2000)
 
 
 def test_differential_correlations_limit_information() -> None:
     """I = I₀ / (1 + ε I₀)."""
     alone = float(TUNING @ TUNING)
     assert information.truth(MEANS, NOISES["differential"])[0] == pytest.approx(alone / (1 + 0.5 * alone), rel=1e-12)
-    found = fisher_information_kernel(
+    draws = fisher_information_kernel(
         *two_stimuli(NOISES["differential"], (3000, 3000), np.random.default_rng(0)), distance=1
     )
-    assert found.benefit < -5 * found.benefit_standard_error
-    assert abs(found.information - alone / (1 + 0.5 * alone)) < 2 * found.standard_error
+    assert draws.benefit < -5 * draws.benefit_standard_error
+    assert abs(draws.information - alone / (1 + 0.5 * alone)) < 2 * draws.standard_error
 
 
 @pytest.mark.parametrize("kind", NOISES)
 def test_the_bias_without_correction_is_as_stated(kind: str) -> None:
     rng, n_repeats = np.random.default_rng(0), (12, 16)
     dof, kappa = 26, 1 / 12 + 1 / 16
-    found = [information.naive(*two_stimuli(NOISES[kind], n_repeats, rng)) for _ in range(1000)]
+    draws = [information.naive(*two_stimuli(NOISES[kind], n_repeats, rng)) for _ in range(1000)]
     truth = information.truth(MEANS, NOISES[kind])[0]
     expected = truth + (truth * (N_UNITS + 1) + N_UNITS * kappa * dof) / (dof - N_UNITS - 1)
-    assert abs(np.mean(found) - expected) < 2 * np.std(found) / np.sqrt(1000)
+    assert abs(np.mean(draws) - expected) < 2 * np.std(draws) / np.sqrt(1000)
 
 
 @pytest.mark.parametrize("n_repeats", [(40, 40), (15, 25)])
 @pytest.mark.parametrize("kind", NOISES)
 def test_standard_errors(kind: str, n_repeats: tuple[int, int]) -> None:
     """The mean estimated variance is the variance of the estimates, whose own error is about √(2.5/n)."""
-    found = simulated(NOISES[kind], n_repeats, n=1500)
+    draws = simulated(NOISES[kind], n_repeats, n=1500)
     for name, error in zip(ESTIMATES, ("standard_error", "shuffled_standard_error", "benefit_standard_error")):
-        assert (found[error] ** 2).mean() == pytest.approx(found[name].var(), rel=0.15)
+        assert (draws[error] ** 2).mean() == pytest.approx(draws[name].var(), rel=0.15)
 
 
 @pytest.mark.parametrize(("kind", "n"), [("independent", 9), ("low-rank", 20)])
 def test_the_standard_error_of_shuffled_with_few_trials_and_much_information(kind: str, n: int) -> None:
     """Most of r² between units is sampling error, and the variances count as much as the means."""
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(3000):
         first, second = two_stimuli(NOISES[kind], (n, n), rng)
-        found.append(fisher_information_kernel(first + 8 * TUNING, second, distance=1))
-    spread = np.var([one.shuffled for one in found])
-    assert np.mean([one.shuffled_standard_error**2 for one in found]) == pytest.approx(spread, rel=0.1)
+        draws.append(fisher_information_kernel(first + 8 * TUNING, second, distance=1))
+    spread = np.var([value.shuffled for value in draws])
+    assert np.mean([value.shuffled_standard_error**2 for value in draws]) == pytest.approx(spread, rel=0.1)
 
 
 def test_standard_errors_without_any_information() -> None:
     """Never less than what they then are, though estimates of the information scatter around 0."""
     rng, n = np.random.default_rng(0), 25
     trials = rng.normal(size=(1000, 2, n, N_UNITS))
-    found = [fisher_information_kernel(*pair, distance=1) for pair in trials]
+    draws = [fisher_information_kernel(*pair, distance=1) for pair in trials]
     for name, error in zip(ESTIMATES, ("standard_error", "shuffled_standard_error", "benefit_standard_error")):
-        errors, spread = np.array([getattr(one, error) for one in found]), np.std([getattr(one, name) for one in found])
+        errors, spread = (
+            np.array([getattr(value, error) for value in draws]),
+            np.std([getattr(value, name) for value in draws]),
+        )
         assert errors.min() > 0.85 * spread and np.median(errors) < 1.5 * spread
 
 
@@ -166,9 +169,9 @@ def test_shuffled_is_what_shuffling_gives(kind: str) -> None:
         fisher_information_kernel(information.shuffle(first, rng), information.shuffle(second, rng), distance=1)
         for _ in range(300)
     ]
-    shuffled = [one.information for one in again]
+    shuffled = [value.information for value in again]
     assert abs(np.mean(shuffled) - got.shuffled) < 3 * np.std(shuffled) / np.sqrt(300) + 0.01 * got.shuffled
-    assert [one.shuffled for one in again] == pytest.approx([got.shuffled] * 300, rel=1e-9)
+    assert [value.shuffled for value in again] == pytest.approx([got.shuffled] * 300, rel=1e-9)
 
 
 def test_counts_of_different_variance() -> None:
@@ -177,9 +180,9 @@ def test_counts_of_different_variance() -> None:
     rates = rng.gamma(3, size=(2, N_UNITS))
     truth, _ = information.truth(rates, np.diag(rates.mean(axis=0)))
     trials = rng.poisson(rates[:, None], size=(600, 2, 30, N_UNITS)).astype(float).transpose(1, 0, 2, 3)
-    found = [fisher_information_kernel(first, second, distance=1) for first, second in zip(*trials)]
+    draws = [fisher_information_kernel(first, second, distance=1) for first, second in zip(*trials)]
     for name in ("information", "shuffled"):
-        values = np.array([getattr(one, name) for one in found])
+        values = np.array([getattr(value, name) for value in draws])
         assert values.mean() == pytest.approx(truth, rel=0.02)
 
 
@@ -283,11 +286,11 @@ def test_v4_has_too_few_repeats_for_its_units() -> None:
 def test_groups_of_units() -> None:
     da = statistics.population(n_stimuli=2, n_repeats=40, n_units=7, rng=0)
     pair = tuple(da["stimulus"].values)
-    found = fisher_information(da.assign_coords(area=("unit", list("abbabba"))), pair=pair, distance=2.0, by="area")
+    draws = fisher_information(da.assign_coords(area=("unit", list("abbabba"))), pair=pair, distance=2.0, by="area")
     alone = fisher_information(da[:, :, [1, 2, 4, 5]], pair=pair, distance=2.0)
-    one = found.sel(area="b")
-    assert (float(one.information), float(one.benefit_standard_error)) == (
+    value = draws.sel(area="b")
+    assert (float(value.information), float(value.benefit_standard_error)) == (
         alone.information,
         alone.benefit_standard_error,
     )
-    assert found["n_units"].values.tolist() == [3, 4] and one["n_repeats"].values.tolist() == [40, 40]
+    assert draws["n_units"].values.tolist() == [3, 4] and value["n_repeats"].values.tolist() == [40, 40]

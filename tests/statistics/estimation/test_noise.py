@@ -60,10 +60,10 @@ def test_covariances_are_the_loops(differences: bool) -> None:
     da = counts()
     pooled = noise_covariance(da, differences=differences)
     np.testing.assert_allclose(pooled.values, plain.covariance(da.values, differences=differences), atol=1e-12)
-    each = noise_covariance(da, per_stimulus=True, differences=differences)
-    assert each.dims == ("stimulus", "unit", "other_unit") and each.attrs["units"] == "(spike count)²"
-    np.testing.assert_allclose(each.values, plain.covariances(da.values, differences=differences), atol=1e-12)
-    assert np.isnan(each.values).any(axis=(1, 2)).tolist() == [len(r) < 2 for r in reference.trials(da.values)]
+    matrices = noise_covariance(da, per_stimulus=True, differences=differences)
+    assert matrices.dims == ("stimulus", "unit", "other_unit") and matrices.attrs["units"] == "(spike count)²"
+    np.testing.assert_allclose(matrices.values, plain.covariances(da.values, differences=differences), atol=1e-12)
+    assert np.isnan(matrices.values).any(axis=(1, 2)).tolist() == [len(r) < 2 for r in reference.trials(da.values)]
 
 
 @BOTH
@@ -71,10 +71,10 @@ def test_covariances_are_the_loops(differences: bool) -> None:
 def test_correlations_are_the_loops(differences: bool) -> None:
     da = counts()
     assert any(np.ptp(r, axis=0).min() == 0 for r in reference.trials(da.values) if len(r) > 2)
-    each = noise_correlation(da, per_stimulus=True, differences=differences)
+    matrices = noise_correlation(da, per_stimulus=True, differences=differences)
     expected = plain.correlations(da.values, differences=differences)
-    np.testing.assert_allclose(each.values, expected, atol=1e-12)
-    assert each.stimulus.values.tolist() == da.stimulus.values.tolist()
+    np.testing.assert_allclose(matrices.values, expected, atol=1e-12)
+    assert matrices.stimulus.values.tolist() == da.stimulus.values.tolist()
     pooled = noise_correlation(da, differences=differences)
     expected = plain.mean_correlation(da.values, differences=differences)
     np.testing.assert_allclose(pooled.values, expected, atol=1e-12)
@@ -84,14 +84,14 @@ def test_correlations_are_the_loops(differences: bool) -> None:
 
 def test_zscoring_changes_nothing_within_a_stimulus() -> None:
     da = counts()
-    each = noise_correlation(da, per_stimulus=True)
-    xr.testing.assert_identical(each, noise_correlation(da, per_stimulus=True, zscore=False))
+    matrices = noise_correlation(da, per_stimulus=True)
+    xr.testing.assert_identical(matrices, noise_correlation(da, per_stimulus=True, zscore=False))
 
 
 def test_the_pooled_correlation_is_the_mean_of_those_of_stimuli() -> None:
     da = reference.recording("structured", least_repeats=3)
-    each = noise_correlation(da, per_stimulus=True)
-    mean = (each * each.dof).sum("stimulus") / each.dof.sum()
+    matrices = noise_correlation(da, per_stimulus=True)
+    mean = (matrices * matrices.dof).sum("stimulus") / matrices.dof.sum()
     np.testing.assert_allclose(noise_correlation(da).values, mean.values, atol=1e-12)
 
 
@@ -103,9 +103,9 @@ def test_degrees_of_freedom() -> None:
         assert estimate(da, per_stimulus=True).dof.values.tolist() == [n - 1 for n in n_repeats]
         got = estimate(da, differences=True).attrs["dof"]
         assert got == pytest.approx(plain.dof_of_differences(n_repeats), rel=1e-12)
-        each = estimate(da, per_stimulus=True, differences=True).dof.values
+        matrices = estimate(da, per_stimulus=True, differences=True).dof.values
         expected = [plain.dof_of_differences([n]) if n > 1 else 0 for n in n_repeats]
-        np.testing.assert_allclose(each, expected, rtol=1e-12)
+        np.testing.assert_allclose(matrices, expected, rtol=1e-12)
 
 
 def test_differences_of_two_repeats_are_residuals() -> None:
@@ -232,14 +232,14 @@ def test_covariance_is_unbiased(noise: str, options: dict[str, bool]) -> None:
     root = np.linalg.cholesky(truth)
     values = rng.normal(size=(400, 5, 6, N_UNITS)) @ root.T + rng.normal(size=(400, 5, 1, N_UNITS))
     values[:, 0, 1:] = values[:, 1, 2:5] = np.nan
-    pooled = np.array([noise_covariance_kernel(one, **options)[0] for one in values])
+    pooled = np.array([noise_covariance_kernel(recording, **options)[0] for recording in values])
     dof = noise_covariance_kernel(values[0], **options)[1]
     z = (pooled.mean(axis=0) - truth) / (pooled.std(axis=0, ddof=1) / 20)
     assert np.abs(z).max() < 3.3 and np.abs(z).mean() < 1.3
     variance = (np.outer(np.diag(truth), np.diag(truth)) + truth**2) / dof
     assert (pooled.var(axis=0, ddof=1) / variance).mean() == pytest.approx(1, abs=0.07), "dof is what is stated"
-    each = np.array([noise_covariance_kernel(one, per_stimulus=True, **options)[0] for one in values])
-    z = (each.mean(axis=0) - truth) / (each.std(axis=0, ddof=1) / 20)
+    matrices = np.array([noise_covariance_kernel(recording, per_stimulus=True, **options)[0] for recording in values])
+    z = (matrices.mean(axis=0) - truth) / (matrices.std(axis=0, ddof=1) / 20)
     assert np.isnan(z[0]).all() and np.abs(z[1:]).max() < 4
 
 
@@ -251,9 +251,9 @@ def test_bias_of_correlations_of_a_stimulus(n_repeats: int, differences: bool) -
     values = np.random.default_rng(0).normal(size=(40_000, n_repeats, 2)) @ root.T
     dof = plain.dof_of_differences([n_repeats]) if differences else n_repeats - 1
     expected = rho - rho * (1 - rho**2) / (2 * dof)
-    each = noise_correlation_kernel(values, per_stimulus=True, differences=differences)[:, 0, 1]
-    assert within(each, expected, slack=0.2 * (rho - expected))
-    assert noise_correlation_kernel(values, differences=differences)[0, 1] == pytest.approx(each.mean(), abs=1e-10)
+    matrices = noise_correlation_kernel(values, per_stimulus=True, differences=differences)[:, 0, 1]
+    assert within(matrices, expected, slack=0.2 * (rho - expected))
+    assert noise_correlation_kernel(values, differences=differences)[0, 1] == pytest.approx(matrices.mean(), abs=1e-10)
 
 
 def drifting(rng: np.random.Generator, *, n_stimuli: int = 60, n_repeats: int = 6, size: float = 3.0) -> xr.DataArray:
@@ -331,8 +331,8 @@ def test_removing_the_gain_of_modulated_poisson_counts(shared: float) -> None:
     for _ in range(20):
         gain = rng.gamma(1 / shared, shared, size=(40, 8, 1)) if shared else 1
         values = rng.poisson(10 * gain * np.ones((40, 8, n_units))).astype(float)
-        for kept, one in ((before, values), (after, remove_gain_kernel(values))):
-            kept.append(noise_correlation_kernel(one, zscore=False)[pairs].mean())
+        for kept, recording in ((before, values), (after, remove_gain_kernel(values))):
+            kept.append(noise_correlation_kernel(recording, zscore=False)[pairs].mean())
     assert np.mean(before) == pytest.approx(10 * shared / (1 + 10 * shared), abs=0.04)
     assert within(after, -1 / (n_units - 1), slack=0.001)
 
@@ -377,11 +377,11 @@ def test_groups() -> None:
     da = counts().assign_coords(area=("unit", ["V1"] * 5 + ["V4"] * 3), set=("stimulus", ["a", "b", "c"] * 5))
     by_area = noise_correlation(da, by="area", per_stimulus=True, zscore=False, differences=True)
     assert by_area.dims == ("area", "stimulus", "unit", "other_unit")
-    one = noise_correlation(da.isel(unit=slice(5, 8)), per_stimulus=True, differences=True)
-    np.testing.assert_array_equal(by_area.sel(area="V4").values[:, 5:, 5:], one.values)
+    recording = noise_correlation(da.isel(unit=slice(5, 8)), per_stimulus=True, differences=True)
+    np.testing.assert_array_equal(by_area.sel(area="V4").values[:, 5:, 5:], recording.values)
     by_set = noise_covariance(da, by="set", differences=True)
-    one = noise_covariance(da.isel(stimulus=slice(1, None, 3)), differences=True)
-    np.testing.assert_array_equal(by_set.sel(set="b").values, one.values)
+    recording = noise_covariance(da.isel(stimulus=slice(1, None, 3)), differences=True)
+    np.testing.assert_array_equal(by_set.sel(set="b").values, recording.values)
 
 
 ONCE = reference.recording("isotropic", n_repeats=1, least_repeats=None)
@@ -465,8 +465,8 @@ def test_constants_in_float32_with_many_repeats_do_not_vary(value: float) -> Non
     da = reference.responses(values)
     assert responses.constant_units(da).tolist() == [1]
     values[0, :, 2] = value * (1 + 2e-7 * (np.arange(1000) % 2))  # the last digit
-    each = noise_correlation_kernel(values, per_stimulus=True)
-    assert np.isnan(each[0, 2]).all() and np.isnan(each[:, 1]).all() and not np.isnan(each[1, 2, 0])
+    matrices = noise_correlation_kernel(values, per_stimulus=True)
+    assert np.isnan(matrices[0, 2]).all() and np.isnan(matrices[:, 1]).all() and not np.isnan(matrices[1, 2, 0])
 
 
 @pytest.mark.data
@@ -494,7 +494,7 @@ def trains() -> list:
 
     rng = np.random.default_rng(0)
     times = [np.sort(rng.uniform(0, 40, rng.poisson(40 * rate))) for rate in (0.5, 2, 5, 10, 20)]
-    return [neo.SpikeTrain(one * pq.s, t_stop=40 * pq.s) for one in times]
+    return [neo.SpikeTrain(recording * pq.s, t_stop=40 * pq.s) for recording in times]
 
 
 def binned(trains: list, seconds: float) -> tuple[object, xr.DataArray]:
@@ -540,8 +540,8 @@ def test_elephant_fano_factor_divides_by_the_number_of_trials(trains: list) -> N
 
     _, da = binned(trains, 1.0)
     trials = [[train.time_slice(i * pq.s, (i + 1) * pq.s) for i in range(40)] for train in trains]
-    assert [[len(trial) for trial in one] for one in trials] == da.values[0].T.tolist()
-    expected = [fanofactor(one) for one in trials]
+    assert [[len(trial) for trial in recording] for recording in trials] == da.values[0].T.tolist()
+    expected = [fanofactor(recording) for recording in trials]
     np.testing.assert_allclose(fano_factor(da).values * 39 / 40, expected, rtol=1e-8)
 
 

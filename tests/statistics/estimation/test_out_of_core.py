@@ -33,9 +33,9 @@ def whole(request: pytest.FixtureRequest) -> xr.DataArray:
 @pytest.mark.parametrize("chunks", [{"stimulus": 4}, {"stimulus": 4, "unit": 3}, {"stimulus": 7, "repeat": 2}])
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_chunks_change_nothing(name: str, chunks: dict[str, int], whole: xr.DataArray) -> None:
-    expected, found = ESTIMATES[name](whole), ESTIMATES[name](whole.chunk(chunks))
-    xr.testing.assert_allclose(found.compute(), expected, rtol=1e-12)
-    assert found.attrs == expected.attrs
+    expected, result = ESTIMATES[name](whole), ESTIMATES[name](whole.chunk(chunks))
+    xr.testing.assert_allclose(result.compute(), expected, rtol=1e-12)
+    assert result.attrs == expected.attrs
 
 
 def test_pairs_across_recordings_are_undefined(whole: xr.DataArray) -> None:
@@ -47,9 +47,9 @@ def test_pairs_across_recordings_are_undefined(whole: xr.DataArray) -> None:
 
 @pytest.mark.parametrize("name", ["covariance", "correlation", "pooled correlation"])
 def test_the_result_is_lazy_and_exactly_symmetric(name: str, whole: xr.DataArray) -> None:
-    found = ESTIMATES[name](whole.chunk({"stimulus": 4}))
-    assert found.chunks == ((3, 2, 3), (3, 2, 3))
-    matrix = found.values
+    result = ESTIMATES[name](whole.chunk({"stimulus": 4}))
+    assert result.chunks == ((3, 2, 3), (3, 2, 3))
+    matrix = result.values
     np.testing.assert_array_equal(matrix, matrix.T)
     if name != "covariance":
         np.testing.assert_array_equal(np.diag(matrix), 1)
@@ -58,16 +58,16 @@ def test_the_result_is_lazy_and_exactly_symmetric(name: str, whole: xr.DataArray
 def test_units_that_are_silent_for_some_stimuli() -> None:
     counts = np.floor(np.exp(reference.recording("structured", least_repeats=3).values / 2))
     da = reference.responses(counts, units="spike count")
-    found = statistics.noise_correlation(da.chunk({"stimulus": 4}))
-    np.testing.assert_allclose(found, reference.zscored_noise_correlation(counts), atol=1e-12)
+    result = statistics.noise_correlation(da.chunk({"stimulus": 4}))
+    np.testing.assert_allclose(result, reference.zscored_noise_correlation(counts), atol=1e-12)
 
 
 def test_repeats_in_another_order_than_shown() -> None:
     da = reference.recording("structured", least_repeats=None)
     shown = np.random.default_rng(0).permutation(90).reshape(15, 6)
     da = da.assign_coords(presentation=(("stimulus", "repeat"), shown))
-    found = statistics.noise_covariance(da.chunk({"stimulus": 4}), differences=True)
-    np.testing.assert_allclose(found, statistics.noise_covariance(da, differences=True))
+    result = statistics.noise_covariance(da.chunk({"stimulus": 4}), differences=True)
+    np.testing.assert_allclose(result, statistics.noise_covariance(da, differences=True))
 
 
 def test_float32_stays() -> None:
@@ -124,8 +124,8 @@ def test_workers_of_a_cluster_give_the_same(whole: xr.DataArray) -> None:
     expected = statistics.noise_correlation(whole)
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
-        found = statistics.noise_correlation(whole.chunk({"stimulus": 4})).compute()
-    xr.testing.assert_allclose(found, expected, rtol=1e-12)
+        result = statistics.noise_correlation(whole.chunk({"stimulus": 4})).compute()
+    xr.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_a_simulated_recording_that_is_made_chunk_by_chunk() -> None:

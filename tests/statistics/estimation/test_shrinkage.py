@@ -104,10 +104,10 @@ def test_the_loops_with_unequal_repeats(method: str, intensity: Callable[[np.nda
 def test_schaefer_strimmer_keeps_variances_and_does_not_depend_on_units_of_measurement() -> None:
     da = unequal_repeats()
     scale = np.logspace(-2, 2, 8)
-    one, other = (shrunk_covariance(x, method="schaefer_strimmer") for x in (da, da * scale))
-    np.testing.assert_allclose(np.diag(one), np.diag(reference.noise_covariance(da.values)[0]), rtol=1e-12)
-    assert one.attrs["intensity"] == pytest.approx(other.attrs["intensity"], rel=1e-9)
-    np.testing.assert_allclose(other.values, one.values * np.outer(scale, scale), rtol=1e-9)
+    original, scaled = (shrunk_covariance(x, method="schaefer_strimmer") for x in (da, da * scale))
+    np.testing.assert_allclose(np.diag(original), np.diag(reference.noise_covariance(da.values)[0]), rtol=1e-12)
+    assert original.attrs["intensity"] == pytest.approx(scaled.attrs["intensity"], rel=1e-9)
+    np.testing.assert_allclose(scaled.values, original.values * np.outer(scale, scale), rtol=1e-9)
 
 
 # Recovery
@@ -130,7 +130,7 @@ def test_the_squared_error_is_smaller_with_fewer_trials_than_units(kind: str, me
 def test_the_intensity_is_the_best_one(method: str, n_stimuli: int, n_repeats: int) -> None:
     """However 30 degrees of freedom are spread over stimuli: E‖C − Σ‖² / E‖C − T‖², of correlations for the last."""
     truth, rng = NOISES["low_rank"], np.random.default_rng(1)
-    found, error, distance = [], [], []
+    result, error, distance = [], [], []
     for _ in range(100):
         da = gaussian(truth, n_stimuli, n_repeats, rng)
         sample, dof = reference.noise_covariance(da.values)
@@ -139,10 +139,10 @@ def test_the_intensity_is_the_best_one(method: str, n_stimuli: int, n_repeats: i
             sample, known, target = correlation(sample), correlation(truth), EYE
         else:
             known, target = truth, np.trace(sample) / 30 * EYE
-        found.append(shrunk_covariance(da, method=method).attrs["intensity"])
+        result.append(shrunk_covariance(da, method=method).attrs["intensity"])
         error.append(((sample - known) ** 2).sum())
         distance.append(((sample - target) ** 2).sum())
-    assert np.mean(found) == pytest.approx(np.mean(error) / np.mean(distance), rel=0.1)
+    assert np.mean(result) == pytest.approx(np.mean(error) / np.mean(distance), rel=0.1)
 
 
 @pytest.mark.parametrize(("n_repeats", "missed"), [(2, 0.0), (3, 0.25), (10, 0.1)])
@@ -170,8 +170,8 @@ def test_the_intensity_vanishes_with_many_trials(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_isotropic_noise_is_shrunk_almost_wholly(method: str) -> None:
     rng = np.random.default_rng(0)
-    found = [shrunk_covariance(gaussian(EYE, 10, 5, rng), method=method).attrs["intensity"] for _ in range(10)]
-    assert np.mean(found) > 0.9 and max(found) <= 1
+    result = [shrunk_covariance(gaussian(EYE, 10, 5, rng), method=method).attrs["intensity"] for _ in range(10)]
+    assert np.mean(result) > 0.9 and max(result) <= 1
 
 
 # Labels, groups, kernels

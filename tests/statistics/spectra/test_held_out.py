@@ -120,14 +120,14 @@ def test_cross_decomposition_recovers_an_exponent_of_1(noise: str) -> None:
 
 def signal_sums(noise: str, *, n_stimuli: int, n_units: int, seeds: int = 30) -> np.ndarray:
     """The spectra of many populations, summed up over ranks."""
-    found = []
+    result = []
     for seed in range(seeds):
         values = plain.population(
             plain.power_law(n_units, 1.0), noise=noise, n_stimuli=n_stimuli, n_repeats=3, least_repeats=2, seed=seed
         )
         da = reference.responses(values)
-        found.append(statistics.signal_spectrum(da, method="cross_decomposition", n_splits=2, rng=seed).values)
-    return np.cumsum(found, axis=1)
+        result.append(statistics.signal_spectrum(da, method="cross_decomposition", n_splits=2, rng=seed).values)
+    return np.cumsum(result, axis=1)
 
 
 @pytest.mark.parametrize("noise", ["independent", "low-rank", "aligned"])
@@ -149,11 +149,11 @@ def test_the_stated_loss_with_fewer_stimuli_than_units() -> None:
 
 def test_cvpca_has_too_much_in_the_middle_where_stimuli_are_few() -> None:
     """Even without noise: the axes are those of these stimuli. Nothing is lost in all."""
-    spectrum, found = plain.power_law(200, 1.0), []
+    spectrum, result = plain.power_law(200, 1.0), []
     for seed in range(4):
         values = plain.population(spectrum, noise="none", n_stimuli=100, n_repeats=2, seed=seed)
-        found.append(statistics.kernels.cvpca(values, 1, np.random.default_rng(seed)))
-    mean = np.mean(found, axis=0)
+        result.append(statistics.kernels.cvpca(values, 1, np.random.default_rng(seed)))
+    mean = np.mean(result, axis=0)
     assert (mean / spectrum[:99])[25:40].mean() == pytest.approx(1.33, abs=0.1)
     assert (mean / spectrum[:99])[-5:].mean() < 0.4
     assert mean.sum() == pytest.approx(200, rel=0.1)
@@ -174,11 +174,11 @@ def test_a_noise_exponent_of_1_is_recovered(method: str) -> None:
 
 def noise_spectra(spectrum: np.ndarray, method: str, **sizes: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean over 40 recordings, and its standard error, of the spectra summed up over ranks."""
-    found = []
+    result = []
     for seed in range(40):
         da = noise_of(spectrum, seed=seed, **sizes)
-        found.append(np.cumsum(statistics.noise_spectrum(da, method=method, n_splits=2, rng=seed).values))
-    return np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / len(found) ** 0.5
+        result.append(np.cumsum(statistics.noise_spectrum(da, method=method, n_splits=2, rng=seed).values))
+    return np.mean(result, axis=0), np.std(result, axis=0, ddof=1) / len(result) ** 0.5
 
 
 @pytest.mark.parametrize("method", ["cvpca", "cross_decomposition"])

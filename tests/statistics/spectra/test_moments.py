@@ -99,56 +99,56 @@ def test_a_gpu_gives_the_same(of: str) -> None:
 @pytest.mark.parametrize("noise", NOISES)
 def test_signal_moments_are_unbiased_under_any_noise(noise: str) -> None:
     """Each within two standard errors over 200 populations with unequal repeats, and known to its standard error."""
-    found, errors, spectrum = [], [], plain.power_law(12, 1.0)
+    result, errors, spectrum = [], [], plain.power_law(12, 1.0)
     for seed in range(1000, 1200):
         values = plain.population(spectrum, noise=noise, n_stimuli=60, n_repeats=4, least_repeats=2, seed=seed)
         estimate = statistics.kernels.eigenmoments(values, "signal", 4, 2, np.random.default_rng(seed))
-        found.append(estimate.moments)
+        result.append(estimate.moments)
         errors.append(estimate.standard_error(np.eye(4)))
-    spread = np.std(found, axis=0, ddof=1)
-    assert (abs(np.mean(found, axis=0) - moments_of(spectrum, 4)) < 2 * spread / 200**0.5).all()
+    spread = np.std(result, axis=0, ddof=1)
+    assert (abs(np.mean(result, axis=0) - moments_of(spectrum, 4)) < 2 * spread / 200**0.5).all()
     np.testing.assert_allclose(np.sqrt(np.mean(np.square(errors), axis=0))[:2] / spread[:2], 1, atol=0.25)
 
 
 @pytest.mark.parametrize(("n_stimuli", "n_repeats"), [(60, 2), (20, 7), (1, 120)])
 def test_noise_moments_are_unbiased(n_stimuli: int, n_repeats: int) -> None:
     """Also where the means differ between stimuli, and with one stimulus."""
-    spectrum, found = plain.power_law(12, 1.0), []
+    spectrum, result = plain.power_law(12, 1.0), []
     for seed in range(1000, 1200):
         rng = np.random.default_rng(seed)
         noise = rng.standard_normal((n_stimuli, n_repeats, 12)) * np.sqrt(spectrum)
         values = noise + rng.standard_normal((n_stimuli, 1, 12)) + 4
-        found.append(statistics.kernels.eigenmoments(values, "noise", 4, 2, rng).moments)
-    error = np.std(found, axis=0, ddof=1) / 200**0.5
-    assert (abs(np.mean(found, axis=0) - moments_of(spectrum, 4)) < 2 * error).all()
+        result.append(statistics.kernels.eigenmoments(values, "noise", 4, 2, rng).moments)
+    error = np.std(result, axis=0, ddof=1) / 200**0.5
+    assert (abs(np.mean(result, axis=0) - moments_of(spectrum, 4)) < 2 * error).all()
 
 
 def test_moments_of_skewed_responses_are_unbiased() -> None:
     """No Gaussian is assumed: exponential tuning, noise whose size is the tuning's."""
-    found = []
+    result = []
     for seed in range(300):
         rng = np.random.default_rng(seed)
         tuning = rng.exponential(size=(40, 1, 5)) * [2, 1, 1, 0.5, 0.5]
         values = tuning + tuning * rng.standard_normal((40, 3, 5))
-        found.append(statistics.kernels.eigenmoments(values, "signal", 3, 2, rng).moments)
-    error = np.std(found, axis=0, ddof=1) / 300**0.5
+        result.append(statistics.kernels.eigenmoments(values, "signal", 3, 2, rng).moments)
+    error = np.std(result, axis=0, ddof=1) / 300**0.5
     truth = moments_of(np.array([4, 1, 1, 0.25, 0.25]), 3)
-    assert (abs(np.mean(found, axis=0) - truth) < 2 * error).all()
+    assert (abs(np.mean(result, axis=0) - truth) < 2 * error).all()
 
 
 def test_more_draws_of_pairs_have_a_smaller_standard_error() -> None:
     """It is the error of the mean over draws, not of one: both are what they say, within a quarter."""
-    found: dict[int, list] = {1: [], 20: []}
+    result: dict[int, list] = {1: [], 20: []}
     errors: dict[int, list] = {1: [], 20: []}
     for seed in range(80):
         values = plain.population(plain.power_law(20, 1.0), noise="independent", n_stimuli=60, n_repeats=2, seed=seed)
-        for n_splits in found:
+        for n_splits in result:
             estimate = statistics.kernels.eigenmoments(values, "signal", 2, n_splits, np.random.default_rng(seed))
-            found[n_splits].append(estimate.moments[0])
+            result[n_splits].append(estimate.moments[0])
             errors[n_splits].append(estimate.standard_error(np.eye(2))[0])
-    spread = {n: np.std(values) for n, values in found.items()}
+    spread = {n: np.std(values) for n, values in result.items()}
     assert spread[20] < 0.9 * spread[1]
-    for n_splits in found:
+    for n_splits in result:
         assert np.mean(errors[n_splits]) == pytest.approx(spread[n_splits], rel=0.25)
 
 
@@ -181,14 +181,14 @@ def test_meme_of_the_noise() -> None:
 def test_meme_finds_a_broken_law() -> None:
     """Exponents 0.4, then 1.6 from rank 8: the mean of eight populations within two of its standard errors."""
     spectrum = plain.power_law(60, 0.4, late=1.6, break_rank=8)
-    found = []
+    result = []
     for seed in range(8):
         values = plain.population(spectrum, noise="aligned", n_stimuli=500, n_repeats=4, seed=seed)
         da = reference.responses(values)
         fit = statistics.fit_eigenmoments(da, of="signal", law="broken", n_moments=6, n_splits=2, rng=seed)
-        found.append([fit.exponent, fit.late_exponent, np.log(fit.break_rank or np.nan)])
-    error = np.std(found, axis=0, ddof=1) / len(found) ** 0.5
-    assert (abs(np.mean(found, axis=0) - [0.4, 1.6, np.log(8)]) < 2 * error).all()
+        result.append([fit.exponent, fit.late_exponent, np.log(fit.break_rank or np.nan)])
+    error = np.std(result, axis=0, ddof=1) / len(result) ** 0.5
+    assert (abs(np.mean(result, axis=0) - [0.4, 1.6, np.log(8)]) < 2 * error).all()
     assert (error < [0.05, 0.05, 0.1]).all()
 
 

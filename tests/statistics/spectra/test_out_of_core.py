@@ -45,27 +45,27 @@ def whole(request: pytest.FixtureRequest) -> xr.DataArray:
 @pytest.mark.parametrize("name", [*SPECTRA, *MOMENTS])
 def test_chunks_change_nothing(name: str, chunks: dict[str, int], whole: xr.DataArray) -> None:
     estimate = (SPECTRA | MOMENTS)[name]
-    expected, found = estimate(whole), estimate(whole.chunk(chunks))
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
-    assert found.attrs == expected.attrs and found.dims == expected.dims
+    expected, result = estimate(whole), estimate(whole.chunk(chunks))
+    np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
+    assert result.attrs == expected.attrs and result.dims == expected.dims
     if name in MOMENTS:
-        np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-9)
+        np.testing.assert_allclose(result.standard_error, expected.standard_error, rtol=1e-9)
 
 
 def test_exponents_with_their_intervals(whole: xr.DataArray) -> None:
     options = {"of": "noise", "method": "cvpca", "ranks": (1, 3), "over": ("unit",), "n_bootstrap": 4} | OPTIONS
     expected = statistics.exponent_interval(whole, **options)
-    found = statistics.exponent_interval(whole.chunk({"stimulus": 4}), **options)
-    assert astuple(found) == pytest.approx(astuple(expected), rel=1e-6)
+    result = statistics.exponent_interval(whole.chunk({"stimulus": 4}), **options)
+    assert astuple(result) == pytest.approx(astuple(expected), rel=1e-6)
 
 
 def test_a_law_of_all_units(whole: xr.DataArray) -> None:
     """It hangs on the number of units, which trials in coordinates of fewer units must not change."""
     options = {"of": "noise", "law": "single", "n_moments": 2} | OPTIONS
     expected = statistics.fit_eigenmoments(whole, **options)
-    found = statistics.fit_eigenmoments(whole.chunk({"stimulus": 4}), **options)
-    assert found.n_units == expected.n_units == whole.sizes["unit"]
-    assert found.exponent == pytest.approx(expected.exponent, rel=1e-8)
+    result = statistics.fit_eigenmoments(whole.chunk({"stimulus": 4}), **options)
+    assert result.n_units == expected.n_units == whole.sizes["unit"]
+    assert result.exponent == pytest.approx(expected.exponent, rel=1e-8)
 
 
 @pytest.mark.parametrize("name", [*SPECTRA, *MOMENTS])
@@ -105,8 +105,8 @@ def test_workers_of_a_cluster_give_the_same() -> None:
     expected = SPECTRA["signal, cvPCA"](whole)
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
-        found = SPECTRA["signal, cvPCA"](whole.chunk({"stimulus": 4}))
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
+        result = SPECTRA["signal, cvPCA"](whole.chunk({"stimulus": 4}))
+    np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
 
 
 def test_a_matrix_that_does_not_fit_is_foreseen() -> None:

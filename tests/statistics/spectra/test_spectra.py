@@ -288,9 +288,9 @@ def test_a_window_of_noise() -> None:
 def test_spectra_of_groups_of_units(spectrum: Callable[..., xr.DataArray]) -> None:
     da = reference.recording("structured", n_units=9, n_stimuli=12).assign_coords(area=("unit", list("aabbbabbb")))
     options = {"method": "cross_decomposition", "n_splits": 2}
-    found = spectrum(da, by="area", rng=0, **options)
+    result = spectrum(da, by="area", rng=0, **options)
     for area in ("a", "b"):
         alone = spectrum(da.isel(unit=da["area"].values == area), rng=0, **options)
-        np.testing.assert_array_equal(found.sel(area=area)[: alone.sizes["rank"]], alone)
-    assert found.sel(area="a")[3:].isnull().all()
-    assert found.attrs == alone.attrs
+        np.testing.assert_array_equal(result.sel(area=area)[: alone.sizes["rank"]], alone)
+    assert result.sel(area="a")[3:].isnull().all()
+    assert result.attrs == alone.attrs
