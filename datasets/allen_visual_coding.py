@@ -7,7 +7,6 @@ github.com/catalystneuro/visual-coding-to-nwb-v2 write them.
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
 from neurovar_datasets._reading import allen as _allen
+from neurovar_datasets._reading.allen import UnitFilter
 from neurovar_datasets._reading.hdf5 import open_hdf5
 from neurovar_datasets._reading.refusals import checked, expect
 from neurovar_datasets._registry.allen_sessions import FILES
@@ -29,12 +29,8 @@ _NO_IMAGES = (
     "natural_scene_templates/"
 )
 STIMULUS = re.compile(r"natural_scenes|natural_movie_\w+|static_gratings|drifting_gratings\w*")
-ALLEN_FILTERS = {
-    "quality": "good",
-    "max_isi_violations": 0.5,
-    "max_amplitude_cutoff": 0.1,
-    "min_presence_ratio": 0.95,
-}
+ALLEN_FILTER = UnitFilter(quality="good", max_isi_violations=0.5, max_amplitude_cutoff=0.1, min_presence_ratio=0.95)
+"""The units that AllenSDK itself keeps: its `UNIT_FILTER_DEFAULTS`."""
 
 SOURCE = Source(
     name="allen_visual_coding",
@@ -86,12 +82,7 @@ def load(
     path: AnyPath | None = None,
     stimulus: str = "natural_scenes",
     bin_width: float | None = None,
-    areas: Sequence[str] | None = None,
-    quality: str | None = None,
-    min_snr: float | None = None,
-    max_isi_violations: float | None = None,
-    min_presence_ratio: float | None = None,
-    max_amplitude_cutoff: float | None = None,
+    units: UnitFilter | None = None,
     trace: str | None = None,
 ) -> xr.DataArray:
     """Spike counts, or means of dF/F, of one session in a window about each presentation of one kind of stimulus.
@@ -104,8 +95,10 @@ def load(
     whose window lies not wholly in the recording.
 
     No unit is left out by default. AllenSDK itself keeps those with quality "good", ISI violations ≤ 0.5, amplitude
-    cutoff ≤ 0.1 and presence ratio ≥ 0.95 (its documentation and `UNIT_FILTER_DEFAULTS`), `load(…, **ALLEN_FILTERS)`,
-    and of these only units in the brain.
+    cutoff ≤ 0.1 and presence ratio ≥ 0.95 (its documentation and `UNIT_FILTER_DEFAULTS`), as
+    `load(…, units=ALLEN_FILTER)` does, and of these only units in the brain. Units that were not observed during half
+    of the presentations are left out, and so are presentations during which some other unit was not (`obs_intervals`):
+    no spikes of a unit that nobody looked at are not silence.
 
     Parameters
     ----------
@@ -117,10 +110,7 @@ def load(
         2-photon files: https://dandiarchive.org/dandiset/000728, those named *_behavior+image+ophys.nwb.
     stimulus : "natural_scenes", "natural_movie_one" (or another), "static_gratings", "drifting_gratings", ….
     bin_width : in s; by default one value for the whole window.
-    areas : which areas, such as "VISp", by default all that the file names, inside the brain or not.
-    quality : such as "good".
-    min_snr, max_isi_violations, min_presence_ratio, max_amplitude_cutoff : limits, inclusive; a unit without a value is
-        left out too.
+    units : of probes, which units are wanted, such as `UnitFilter(areas="VISp", min_snr=1.0)`; by default all.
     trace : of imaging: "DfOverF", the default, or "DfOverFEvents" (detected events, of most sessions).
 
     Returns
@@ -145,29 +135,25 @@ def load(
 
     Examples
     --------
-    >>> load(session="1", window=(0.05, 0.25), **ALLEN_FILTERS)  # doctest: +ELLIPSIS
+    >>> load(session="1", window=(0.05, 0.25), units=ALLEN_FILTER)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: expected the session to be one of '715093703', '719161530', ..., got '1'
     """
     bin_edges(window, bin_width)
-    choice = _allen.Choice(
-        [areas] if isinstance(areas, str) else areas,
-        quality,
-        least=_given(snr=min_snr, presence_ratio=min_presence_ratio),
-        most=_given(isi_violations=max_isi_violations, amplitude_cutoff=max_amplitude_cutoff),
-    )
+    wanted = UnitFilter() if units is None else units
     _require_known(stimulus)
     place, used = _locate(session, path)
     with open_hdf5(place) as hdf5:
         source = _IMAGING if _allen.is_imaging(hdf5) else SOURCE
         if source is _IMAGING:
-            _require(not choice, place, "no areas or limits of metrics, as imaging has one area and no metrics", choice)
+            all_units = "no areas or limits of metrics, as imaging has one area and no metrics"
+            _require(wanted.wants_all, place, all_units, wanted)
             choose(trace := trace or "DfOverF", _allen.TRACES, kind="trace")
             responses = _allen.imaging(hdf5, stimulus, window=window, bin_width=bin_width, trace=trace)
         else:
             _require(trace is None, place, "no trace, as these are spikes", trace)
-            responses = _allen.spikes(hdf5, stimulus, window=window, bin_width=bin_width, choice=choice)
+            responses = _allen.spikes(hdf5, stimulus, window=window, bin_width=bin_width, wanted=wanted)
     recorded = str(responses["session"].values[0])
     expect(session in (None, recorded), place, "general/session_id", str(session), recorded)
     return checked(place, responses.assign_attrs(source.attrs(*used) | responses.attrs))
@@ -223,10 +209,6 @@ def images(
         name="images",
         attrs=_IMAGING.attrs() | {"units": "intensity"},
     )
-
-
-def _given(**limits: float | None) -> dict[str, float]:
-    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _require(condition: bool, place: AnyPath, expected: str, got: object) -> None:

@@ -212,15 +212,31 @@ def _labelled(responses: xr.DataArray, coords: Mapping[str, np.ndarray], path: P
 def _from_nwb(declaration: Declaration) -> xr.DataArray:
     path, column, edges = declaration.path, declaration.stimulus, _edges(declaration)
     with open_hdf5(path) as file, reading(path):
-        shown = _nwb.intervals(file, declaration.intervals, columns=[column])
+        shown = _nwb.intervals(file, declaration.intervals, columns=[column], times=["start_time"])
+        # In the order of time, whatever that of the table: `presentation` counts the rows from here on.
+        in_time = np.argsort(shown["start_time"], kind="stable")
+        onset, of_rows = shown["start_time"][in_time], shown[column][in_time]
         columns = _nwb.table(file, _nwb.UNITS, columns=list(declaration.unit_coords.values()))
-        n_bytes = 2 * 4 * len(shown["id"]) * len(columns["id"]) * (len(edges) - 1)  # twice, to put them in order
+        n_bytes = 2 * 4 * len(onset) * len(columns["id"]) * (len(edges) - 1)  # twice, to put them in order
         expect(n_bytes <= file.limit, path, "window", f"counts of at most {file.limit} bytes", n_bytes)
-        times = _nwb.spike_times(file, np.arange(len(columns["id"])))
-        ids, window = ids_of(path, column, shown[column]), (edges[0], edges[-1])
-        spikes = count(times, shown["start_time"], ids, window=window, bin_width=declaration.bin_width)
-    named = {name: columns[at] for name, at in declaration.unit_coords.items()}
-    return _labelled(spikes, {"unit": columns["id"]} | named, path)
+        span = onset + edges[0], onset + edges[-1]
+        seen = _nwb.observed(file, np.arange(len(columns["id"])), *span)
+        lost = _nwb.unobserved_units(seen, len(columns["id"]))
+        valid = _nwb.outside_invalid_times(file, *span)
+        if seen is not None:
+            valid &= seen[~lost].all(axis=0)
+        expect(not lost.all(), path, "units/obs_intervals", "units observed during the presentations", "none")
+        expect(valid.any(), path, declaration.intervals, "presentations in observed, valid time", "none")
+        times = _nwb.spike_times(file, np.flatnonzero(~lost))
+        ids, window = ids_of(path, column, of_rows[valid]), (edges[0], edges[-1])
+        spikes = count(times, onset[valid], ids, window=window, bin_width=declaration.bin_width)
+    if lost.any():
+        ids_lost = ", ".join(map(str, columns["id"][lost]))
+        spikes.attrs["units_left_out"] = f"not observed during most presentations: {ids_lost}"
+    if not valid.all():
+        spikes.attrs["presentations_left_out"] = int((~valid).sum())
+    named = {name: columns[at][~lost] for name, at in declaration.unit_coords.items()}
+    return _labelled(spikes, {"unit": columns["id"][~lost]} | named, path)
 
 
 def _edges(declaration: Declaration) -> np.ndarray:

@@ -101,7 +101,8 @@ def _load_assembly(path: Path, assembly: Assembly, session: str, subject: str | 
     with reading(path, "responses"):
         table, dropped = _whole_trials(path, table)
         _check_padding(path, table, None)
-        responses = _labelled(_converted(table, None), session)
+        # The rows of an assembly are in no order that is known to be that in time, which `presentation` is.
+        responses = _labelled(_converted(table, None), session).drop_vars("presentation", errors="ignore")
     attrs: dict[str, Any] = SOURCE.attrs(assembly.file) | {
         "title": assembly.title,
         "doi": assembly.doi,

@@ -91,10 +91,10 @@ def load(*, session: str, tier: str = "test", path: AnyPath | None = None) -> xr
     Returns
     -------
     DataArray (stimulus, repeat, unit), deconvolved fluorescence, NaN where a repeat is absent. The stimulus ids are
-    those of the file (`frame_image_id`). Repeats are in the order of the trials' numbers (`presentation`), which is not
-    that in time. `unit` has the coordinates `area`, `subject`, `session` and, where the file has them, `layer`,
-    `unit_id`, `x`, `y` and `z` (µm); the trials have, where the file has them, `pupil_dilation`,
-    `pupil_dilation_change`, `running_speed`, `pupil_x` and `pupil_y`, as published, NaN where absent.
+    those of the file (`frame_image_id`). Repeats are in the order of the trials' numbers (`trial`, −1 where absent),
+    which is not that in time: there is no `presentation`. `unit` has the coordinates `area`, `subject`, `session` and,
+    where the file has them, `layer`, `unit_id`, `x`, `y` and `z` (µm); the trials have, where the file has them,
+    `pupil_dilation`, `pupil_dilation_change`, `running_speed`, `pupil_x` and `pupil_y`, as published, NaN where absent.
 
     Raises
     ------
@@ -228,8 +228,11 @@ def _read_responses(path: Path, session: str, tier: str) -> xr.DataArray:
     check_repeats(path, "meta/trials/frame_image_id.npy", ids, values.shape[1])
     responses = arrange(values, ids)
     order = responses["presentation"].values
-    of_trials = {"presentation": (("stimulus", "repeat"), np.where(order < 0, -1, trials[order]))}
-    responses = responses.assign_coords(of_units | of_trials | _trial_coords(path, behavior, order))
+    # The files are in random order: their numbers are kept, but not as the order in time that `presentation` is.
+    of_trials = {"trial": (("stimulus", "repeat"), np.where(order < 0, -1, trials[order]))}
+    responses = responses.drop_vars("presentation").assign_coords(
+        of_units | of_trials | _trial_coords(path, behavior, order)
+    )
     window = "one value a trial (see the reference)"
     return checked(path, responses.rename("responses").assign_attrs(tier=tier, window=window))
 

@@ -1,6 +1,6 @@
 """What Allen's Visual Coding files say, in NWB 2: what was shown when, which units there are, their responses."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +9,16 @@ from neurovar_datasets._reading.hdf5 import Hdf5
 from neurovar_datasets._reading.nwb import (
     ELECTRODES,
     UNITS,
-    column,
     electrode_columns,
     intervals,
     names,
-    ragged_bounds,
+    observed,
+    outside_invalid_times,
     spike_times,
     table,
     text,
     unit_columns,
+    unobserved_units,
 )
 from neurovar_datasets._reading.refusals import expect, increasing_times, integers, numbers
 
@@ -27,6 +28,7 @@ SHOWN = "stimulus/presentation"
 DFF = "processing/ophys/DfOverF"
 ROIS = "processing/ophys/ImageSegmentation/PlaneSegmentation"
 PLANES = "general/optophysiology"
+TAGS = ("stimulus", "all_probes")  # invalid times with these concern every unit
 NO_FRAME = (-1, 2**32 - 1)  # DANDI 000728 keeps frames without a sign
 NO_NUMBER = ("", "N/A", "null", "nan")
 MAX_TRUNCATED = 3
@@ -72,6 +74,10 @@ class Presentations:
     stimulus: np.ndarray
     coords: Mapping[str, np.ndarray]
 
+    def span(self, window: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+        """From when to when presentation and window last, in s."""
+        return self.onset + min(0.0, window[0]), np.maximum(self.stop, self.onset + window[1])
+
     def select(self, kept: np.ndarray) -> "Presentations":
         shown, stimulus = np.unique(self.stimulus[kept], return_inverse=True)
         coords = {name: values[shown] for name, values in self.coords.items()}
@@ -79,20 +85,73 @@ class Presentations:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which units are wanted: `least` and `most` have limits of metrics, inclusive."""
+class UnitFilter:
+    """Which units of a recording with probes are wanted; by default all.
 
-    areas: Sequence[str] | None
-    quality: str | None
-    least: Mapping[str, float]
-    most: Mapping[str, float]
+    Limits are inclusive, and a unit without a value of a metric that is limited is left out too.
+
+    Parameters
+    ----------
+    areas : sequence of str or str, optional
+        Which areas, such as "VISp"; by default all that the file names, inside the brain or not.
+    quality : str, optional
+        The quality of units that are wanted, such as "good".
+    min_snr : float, optional
+        The least signal-to-noise ratio of the waveform.
+    min_presence_ratio : float, optional
+        The least fraction of the recording in which the unit fired.
+    max_isi_violations : float, optional
+        The most spikes that follow too soon on another, relative to the rate (AllenSDK's `isi_violations`).
+    max_amplitude_cutoff : float, optional
+        The largest fraction of spikes that are estimated to be missed.
+
+    Examples
+    --------
+    >>> UnitFilter(areas="VISp", max_isi_violations=0.5).wants_all
+    False
+    """
+
+    areas: Sequence[str] | None = None
+    quality: str | None = None
+    min_snr: float | None = None
+    min_presence_ratio: float | None = None
+    max_isi_violations: float | None = None
+    max_amplitude_cutoff: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.areas, str):
+            object.__setattr__(self, "areas", (self.areas,))
 
     @property
-    def metrics(self) -> list[str]:
-        return [*self.least, *self.most, *(["quality"] if self.quality is not None else [])]
+    def wants_all(self) -> bool:
+        """Whether no unit is left out."""
+        return self == UnitFilter()
 
-    def __bool__(self) -> bool:
-        return bool(self.areas is not None or self.metrics)
+    def failing(self, place: str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """For each reason, which units of the table fail; `columns` are those of the table, with `area`."""
+        least = {"snr": self.min_snr, "presence_ratio": self.min_presence_ratio}
+        most = {"isi_violations": self.max_isi_violations, "amplitude_cutoff": self.max_amplitude_cutoff}
+        wanted = least | most | {"quality": self.quality}
+        missing = [name for name, limit in wanted.items() if limit is not None and name not in columns]
+        expect(not missing, place, UNITS, f"the metrics {missing}", sorted(columns))
+        failing = {}
+        if self.areas is not None:
+            known = sorted(set(columns["area"]))
+            if not set(self.areas) <= set(known):
+                raise ValueError(f"{place}: expected areas among {', '.join(known)}, got {', '.join(self.areas)}")
+            failing[f"area is not {' or '.join(self.areas)}"] = ~np.isin(columns["area"], list(self.areas))
+        if self.quality is not None:
+            failing[f"quality is not {self.quality}"] = _texts(place, "quality", columns["quality"]) != self.quality
+        # Not `value < limit`: of NaN, a metric without a value, both comparisons are false.
+        for name, limit in least.items():
+            if limit is not None:
+                values = numbers(place, f"{UNITS}/{name}", columns[name])
+                failing[f"{name} is not >= {limit:g}"] = ~(values >= limit)
+        for name, limit in most.items():
+            if limit is not None:
+                values = numbers(place, f"{UNITS}/{name}", columns[name])
+                failing[f"{name} is not <= {limit:g}"] = ~(values <= limit)
+        return failing
 
 
 @dataclass(frozen=True)
@@ -203,33 +262,15 @@ def _as_numbers(values: np.ndarray) -> np.ndarray:
     return given.astype(np.float64)
 
 
-def _outside_invalid_times(
-    hdf5: Hdf5, shown: Presentations, window: tuple[float, float], probes: Iterable[str]
-) -> np.ndarray:
-    """Whether neither presentation nor window touches a time that is invalid for the stimulus or one of `probes`."""
-    if not hdf5.has("intervals/invalid_times"):
-        return np.ones(len(shown.onset), dtype=bool)
-    invalid = intervals(hdf5, "invalid_times", columns=())
-    tags = "intervals/invalid_times/tags"
-    bounds = ragged_bounds(hdf5, tags, len(invalid["id"]))
-    concerned = np.isin(_texts(hdf5, tags, column(hdf5, tags)), ["stimulus", "all_probes", *probes])
-    n_concerned = np.concatenate([[0], np.cumsum(concerned)])
-    relevant = n_concerned[bounds[1:]] > n_concerned[bounds[:-1]]
-    order = np.argsort(invalid["start_time"][relevant])
-    start = invalid["start_time"][relevant][order]
-    last_stop = np.append(-np.inf, np.maximum.accumulate(invalid["stop_time"][relevant][order]))
-    first = shown.onset + min(0.0, window[0])
-    last = np.maximum(shown.stop, shown.onset + window[1])
-    return last_stop[np.searchsorted(start, last, side="right")] < first
-
-
 def spikes(
-    hdf5: Hdf5, stimulus: str, *, window: tuple[float, float], bin_width: float | None, choice: Choice
+    hdf5: Hdf5, stimulus: str, *, window: tuple[float, float], bin_width: float | None, wanted: UnitFilter
 ) -> xr.DataArray:
     """Spike counts of a recording with probes."""
-    units = _units(hdf5, choice)
     shown = presentations(hdf5, stimulus)
-    valid = _outside_invalid_times(hdf5, shown, window, set(units.coords["probe"]))
+    units = _units(hdf5, wanted, shown.span(window))
+    valid = outside_invalid_times(hdf5, *shown.span(window), {*TAGS, *units.coords["probe"]})
+    if (seen := observed(hdf5, units.rows, *shown.span(window))) is not None:
+        valid &= seen.all(axis=0)
     kept = _selected(hdf5, shown, valid, "outside invalid times")
     _check_size(hdf5, kept, len(units.rows), len(bin_edges(window, bin_width)) - 1)
     times = spike_times(hdf5, units.rows)
@@ -245,7 +286,7 @@ def imaging(
     shown = presentations(hdf5, stimulus)
     times = _trace_times(hdf5, trace)
     whole = (shown.onset + edges[0] >= times[0]) & (shown.onset + edges[-1] <= times[-1])
-    whole &= _outside_invalid_times(hdf5, shown, window, [])
+    whole &= outside_invalid_times(hdf5, *shown.span(window), TAGS)
     kept = _selected(hdf5, shown, whole, "within the recording")
     data = hdf5.array(f"{DFF}/{trace}/data", ndim=2)
     expect(len(data) == len(times), hdf5.name, f"{DFF}/{trace}/data", f"{len(times)} frames", f"shape {data.shape}")
@@ -276,31 +317,20 @@ def _labelled(
     return responses.assign_coords(coords).rename("responses").assign_attrs(attrs)
 
 
-def _units(hdf5: Hdf5, choice: Choice) -> Units:
+def _units(hdf5: Hdf5, units: UnitFilter, span: tuple[np.ndarray, np.ndarray]) -> Units:
     present = names(hdf5, UNITS)
     found = unit_columns(hdf5, columns=[*(name for name in METRICS if name in present), "peak_channel_id"])
     channel = found.pop("peak_channel_id")
-    missing = [name for name in choice.metrics if name not in found]
-    expect(not missing, hdf5.name, UNITS, f"the metrics {missing}", sorted(found))
     found["area"], found["probe"], failing = _places(hdf5, channel)
-    if choice.areas is not None:
-        areas = sorted(set(found["area"]))
-        if not set(choice.areas) <= set(areas):
-            raise ValueError(f"{hdf5.name}: expected areas among {', '.join(areas)}, got {', '.join(choice.areas)}")
-        failing[f"area is not {' or '.join(choice.areas)}"] = ~np.isin(found["area"], list(choice.areas))
-    if choice.quality is not None:
-        failing[f"quality is not {choice.quality}"] = _texts(hdf5, "quality", found["quality"]) != choice.quality
-    for name, limit in choice.least.items():
-        failing[f"{name} is not >= {limit:g}"] = ~(numbers(hdf5.name, f"{UNITS}/{name}", found[name]) >= limit)
-    for name, limit in choice.most.items():
-        failing[f"{name} is not <= {limit:g}"] = ~(numbers(hdf5.name, f"{UNITS}/{name}", found[name]) <= limit)
-    return _kept(hdf5, failing, found)
+    failing |= units.failing(hdf5.name, found)
+    unobserved = unobserved_units(observed(hdf5, np.arange(len(channel)), *span), len(channel))
+    return _kept(hdf5, failing | {"not observed during most presentations": unobserved}, found)
 
 
 def _places(hdf5: Hdf5, peak_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Area and probe of the electrode with each unit's peak channel, and for which units there is none."""
     electrodes = electrode_columns(hdf5, columns=["location", "group_name"])
-    area, probe = (_texts(hdf5, f"{ELECTRODES}/{name}", electrodes[name]) for name in ("location", "group_name"))
+    area, probe = (_texts(hdf5.name, f"{ELECTRODES}/{name}", electrodes[name]) for name in ("location", "group_name"))
     channel = integers(hdf5.name, f"{UNITS}/peak_channel_id", peak_channel)
     expect(len(electrodes["id"]) > 0, hdf5.name, ELECTRODES, "at least one", "none")
     order = np.argsort(electrodes["id"])
@@ -309,8 +339,8 @@ def _places(hdf5: Hdf5, peak_channel: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return area[at], probe[at], unknown
 
 
-def _texts(hdf5: Hdf5, field: str, values: np.ndarray) -> np.ndarray:
-    expect(values.dtype.kind == "U", hdf5.name, field, "texts", f"dtype {values.dtype}")
+def _texts(place: str, field: str, values: np.ndarray) -> np.ndarray:
+    expect(values.dtype.kind == "U", place, field, "texts", f"dtype {values.dtype}")
     return values
 
 

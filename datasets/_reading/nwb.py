@@ -4,7 +4,7 @@ Only what is asked for is read, so that a file at an https address is not transf
 NWB 2 schema (https://nwb-schema.readthedocs.io), read with h5py: no class that the file defines is built.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,12 @@ def electrode_columns(hdf5: Hdf5, *, columns: Sequence[str] | None = None) -> di
 
 
 def intervals(
-    hdf5: Hdf5, name: str, *, columns: Sequence[str] | None = None, group: str = "intervals"
+    hdf5: Hdf5,
+    name: str,
+    *,
+    columns: Sequence[str] | None = None,
+    group: str = "intervals",
+    times: Sequence[str] = ("start_time", "stop_time"),
 ) -> dict[str, np.ndarray]:
     """The columns of a table of intervals, such as those in which stimuli were shown, in the order of the file.
 
@@ -39,6 +44,7 @@ def intervals(
     name : of the table, "natural_scenes_presentations".
     columns : which ones besides `id`, `start_time` and `stop_time`; by default all that have one value a row.
     group : where the table is.
+    times : which columns of times are needed; a trial that was broken off often has no `stop_time`.
 
     Returns
     -------
@@ -49,15 +55,15 @@ def intervals(
     CorruptDataError : if the table is not there (the message lists those that are), or not of this form.
     """
     place = f"{group}/{name}"
-    times = ("start_time", "stop_time")
     found = table(hdf5, place, columns=None if columns is None else [*times, *columns])
     for field in times:
         expect(field in found, hdf5.name, f"{place}/{field}", "a column of times", f"columns {sorted(found)}")
         found[field] = numbers(hdf5.name, f"{place}/{field}", found[field]).astype(np.float64)
         finite = np.isfinite(found[field]).all()
         expect(finite, hdf5.name, f"{place}/{field}", "finite times", "NaN or infinity")
-    backward = int((found["stop_time"] < found["start_time"]).sum())
-    expect(backward == 0, hdf5.name, f"{place}/stop_time", "no stop before its start", f"{backward} of them")
+    if len(times) == 2:
+        backward = int((found["stop_time"] < found["start_time"]).sum())
+        expect(backward == 0, hdf5.name, f"{place}/stop_time", "no stop before its start", f"{backward} of them")
     return found
 
 
@@ -148,6 +154,66 @@ def spike_times(hdf5: Hdf5, rows: Sequence[int] | np.ndarray) -> list[np.ndarray
                 of_unit = values[bounds[row] - first : bounds[row + 1] - first]
                 times.append(increasing_times(hdf5.name, f"{field} of row {row}", of_unit))
     return times
+
+
+def outside_invalid_times(
+    hdf5: Hdf5, first: np.ndarray, last: np.ndarray, tags: Collection[str] | None = None
+) -> np.ndarray:
+    """Which spans of time, from `first` to `last` in s, touch no interval of the table of invalid times.
+
+    With `tags`, only intervals that have one of these tags count; by default all do.
+    """
+    if not hdf5.has("intervals/invalid_times"):
+        return np.ones(len(first), dtype=bool)
+    invalid = intervals(hdf5, "invalid_times", columns=())
+    relevant = np.ones(len(invalid["id"]), dtype=bool)
+    if tags is not None:
+        field = "intervals/invalid_times/tags"
+        bounds, of_rows = ragged_bounds(hdf5, field, len(relevant)), column(hdf5, field)
+        expect(of_rows.dtype.kind == "U", hdf5.name, field, "texts", f"dtype {of_rows.dtype}")
+        # The number of wanted tags before each one: a row has some where the number grows from its start to its end.
+        n_wanted = np.concatenate([[0], np.cumsum(np.isin(of_rows, list(tags)))])
+        relevant = n_wanted[bounds[1:]] > n_wanted[bounds[:-1]]
+    order = np.argsort(invalid["start_time"][relevant])
+    start = invalid["start_time"][relevant][order]
+    # Of the intervals that start before a span ends, the one that ends latest decides.
+    last_stop = np.append(-np.inf, np.maximum.accumulate(invalid["stop_time"][relevant][order]))
+    return last_stop[np.searchsorted(start, last, side="right")] < first
+
+
+def observed(hdf5: Hdf5, rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray | None:
+    """Whether the unit of each row was observed from `first` to `last` in s: (row, span); None if the file is silent.
+
+    A unit that was not observed has no spikes, which is not silence.
+    """
+    field = f"{UNITS}/obs_intervals"
+    if not hdf5.has(field):
+        return None
+    bounds = ragged_bounds(hdf5, field, hdf5.dataset(f"{UNITS}/id").size)
+    spans = hdf5.array(field, ndim=2)
+    expect(spans.shape[1] == 2, hdf5.name, field, "a start and a stop in each row", f"shape {spans.shape}")
+    expect(not np.isnan(spans).any(), hdf5.name, field, "times", "NaN")
+    expect((spans[:, 1] >= spans[:, 0]).all(), hdf5.name, field, "no stop before its start", "one")
+    seen = np.zeros((len(rows), len(first)), dtype=bool)
+    for unit, row in enumerate(rows):
+        start, stop = spans[bounds[row] : bounds[row + 1]].T.astype(np.float64)
+        order = np.argsort(start)
+        start, stop = start[order], np.maximum.accumulate(stop[order])
+        # Intervals that touch are one: a new one begins only where all before have ended.
+        begins = np.append(True, start[1:] > stop[:-1])[: len(start)]
+        ends = np.append(begins[1:], True)[: len(stop)]
+        at = np.searchsorted(start[begins], first, side="right") - 1
+        seen[unit] = (at >= 0) & (np.append(stop[ends], -np.inf)[at] >= last)
+    return seen
+
+
+def unobserved_units(seen: np.ndarray | None, n_units: int) -> np.ndarray:
+    """Which units to leave out: those that were observed in fewer than half of the presentations.
+
+    Of the others, presentations that some unit was not observed in are left out, so that a recording that was broken
+    off loses its end, and a unit that was lost early does not cost all others their trials.
+    """
+    return np.zeros(n_units, dtype=bool) if seen is None else seen.mean(axis=1) < 0.5
 
 
 def _runs(rows: np.ndarray, bounds: np.ndarray) -> list[np.ndarray]:

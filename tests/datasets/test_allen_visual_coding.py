@@ -15,8 +15,8 @@ import pynwb
 import pytest
 import xarray as xr
 from fixtures import allen_visual_coding as fixture
-from neurovar_datasets import allen_visual_coding
-from neurovar_datasets._fetching.source import CorruptDataError
+from neurovar_datasets import CorruptDataError, allen_visual_coding
+from neurovar_datasets.allen_visual_coding import UnitFilter
 
 WINDOW = (0.05, 0.25)
 BLOCK = 1 << 14
@@ -111,12 +111,12 @@ def test_units_have_their_place_and_quality(probes: Path) -> None:
         ({"max_amplitude_cutoff": 0.05}, [0, 1, 2, 3, 4, 5], ""),
         ({"areas": ["VISl", "LGd"]}, [2, 3, 4, 5], "area is not VISl or LGd: 950910000, 950910003"),
         ({"areas": "VISp", "min_snr": 0.5}, [0, 1], "area is not VISp: 950910006, 950910009, 950910012, 950910015"),
-        (allen_visual_coding.ALLEN_FILTERS, [0, 1], "quality is not good: 950910006; presence_ratio is not >="),
+        (vars(allen_visual_coding.ALLEN_FILTER), [0, 1], "quality is not good: 950910006; presence_ratio is not >="),
     ],
 )
 def test_filters(probes: Path, filters: dict[str, Any], kept: list[int], why: str) -> None:
     every = allen_visual_coding.load(path=probes, window=WINDOW)
-    some = allen_visual_coding.load(path=probes, window=WINDOW, **filters)
+    some = allen_visual_coding.load(path=probes, window=WINDOW, units=UnitFilter(**filters))
     xr.testing.assert_equal(some, every.isel(unit=kept))
     assert some.attrs["units_left_out"].startswith(why) and bool(why) == bool(some.attrs["units_left_out"])
 
@@ -142,13 +142,27 @@ def test_presentations_in_invalid_times_are_left_out(tmp_path: Path, tag: str, n
     assert int(responses.isel(unit=0).notnull().sum()) == 20 - n_left_out
 
 
+def test_unobserved_time_is_no_silence(probes: Path) -> None:
+    """Scenes were shown from 1 to 6 s; one unit was observed during the first second only, one not at the end."""
+    whole = allen_visual_coding.load(path=probes, window=(0.0, 0.2))
+    with h5py.File(probes, "a") as file:
+        file["units/obs_intervals"] = np.array([[0.0, 30]] * 4 + [[0.0, 2.0], [0.0, 5.1]])
+        file["units/obs_intervals_index"] = np.arange(1, 7)
+    observed = allen_visual_coding.load(path=probes, window=(0.0, 0.2))
+    assert observed.attrs["units_left_out"] == "not observed during most presentations: 950910012"
+    assert observed.unit.values.tolist() == np.delete(whole.unit.values, 4).tolist()
+    onsets = 1 + 0.25 * np.arange(20)
+    assert observed.attrs["presentations_left_out"] - whole.attrs["presentations_left_out"] in (3, 2)
+    assert int(observed.isel(unit=0).notnull().sum()) < int(whole.isel(unit=0).notnull().sum()) <= len(onsets)
+
+
 def test_invalid_times_of_a_probe_without_kept_units_do_not_matter(tmp_path: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["invalid_times"] |= {"start_time": np.array([1.3, 20]), "stop_time": np.array([1.6, 21])}
         content["invalid_times"]["tags"][2] = "probeB"
 
     path = written(tmp_path, "probes", change)
-    responses = allen_visual_coding.load(path=path, window=WINDOW, areas=["VISp"])
+    responses = allen_visual_coding.load(path=path, window=WINDOW, units=UnitFilter(areas=["VISp"]))
     assert responses.attrs["presentations_left_out"] == 0
 
 
@@ -330,7 +344,7 @@ def test_of_a_remote_file_only_a_part_is_transferred(tmp_path: Path, kind: str) 
 def test_recordings_that_cannot_be_are_refused(probes: Path, field: str, values: object, message: str) -> None:
     edit(probes, field, values)
     with pytest.raises(CorruptDataError, match=f"{probes}: .*{message}"):
-        allen_visual_coding.load(path=probes, window=WINDOW, quality="good", max_isi_violations=0.5)
+        allen_visual_coding.load(path=probes, window=WINDOW, units=UnitFilter(quality="good", max_isi_violations=0.5))
 
 
 @pytest.mark.parametrize(
@@ -427,9 +441,12 @@ def test_neither_units_nor_imaging(tmp_path: Path) -> None:
         ({"session": "719161530", "path": "http://127.0.0.1:9/"}, "http://127.0.0.1:9/: cannot be"),
         ({"path": None}, "expected a session, such as '715093703', or a path, got neither"),
         ({"path": "/nowhere/at/all.nwb"}, "expected an NWB file at the path given, found none at /nowhere"),
-        ({"areas": ["V1"]}, "expected areas among LGd, VISl, VISp, got V1"),
-        ({"min_snr": 99}, r"expected units that pass the filters, got none of 6 \(snr is not >= 99: 6\)"),
-        ({"quality": "best"}, "expected units that pass the filters, got none of 6"),
+        ({"units": UnitFilter(areas=["V1"])}, "expected areas among LGd, VISl, VISp, got V1"),
+        (
+            {"units": UnitFilter(min_snr=99)},
+            r"expected units that pass the filters, got none of 6 \(snr is not >= 99: 6\)",
+        ),
+        ({"units": UnitFilter(quality="best")}, "expected units that pass the filters, got none of 6"),
         ({"trace": "DfOverF"}, "expected no trace, as these are spikes, got DfOverF"),
     ],
 )
@@ -441,8 +458,8 @@ def test_options_that_are_not_possible(probes: Path, options: dict[str, Any], me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"areas": ["VISp"]}, "expected no areas or limits of metrics, as imaging has one area"),
-        ({"max_isi_violations": 0.5}, "expected no areas or limits of metrics"),
+        ({"units": UnitFilter(areas=["VISp"])}, "expected no areas or limits of metrics, as imaging has one area"),
+        ({"units": UnitFilter(max_isi_violations=0.5)}, "expected no areas or limits of metrics"),
         ({"trace": "raw"}, "expected the trace to be one of 'DfOverF', 'DfOverFEvents', got 'raw'"),
         (
             {"window": (0.0, 0.2), "bin_width": 0.01},
@@ -459,7 +476,7 @@ def test_a_metric_that_the_file_lacks(probes: Path) -> None:
     with h5py.File(probes, "a") as file:
         del file["units/snr"]
     with pytest.raises(CorruptDataError, match=r"units: expected the metrics \['snr'\], got \['amplitude_cutoff'"):
-        allen_visual_coding.load(path=probes, window=WINDOW, min_snr=1.0)
+        allen_visual_coding.load(path=probes, window=WINDOW, units=UnitFilter(min_snr=1.0))
 
 
 def test_images_of_probes_are_elsewhere(probes: Path) -> None:

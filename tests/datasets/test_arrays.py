@@ -72,6 +72,57 @@ def test_spikes_of_nwb_are_counted_in_the_window(tmp_path: Path, bin_width: floa
         assert (da.attrs["bin_width"], da.time.values.tolist()) == (0.1, [0.05, 0.15])
 
 
+def test_trials_of_nwb_are_put_in_the_order_of_time(tmp_path: Path) -> None:
+    content = fixture.content(np.random.default_rng(1), form="nwb")
+    sorted_by_time = fixture.load(fixture.write(tmp_path, content))
+    by_picture = np.argsort(content["fields"]["picture"], kind="stable")
+    content["fields"] |= {name: content["fields"][name][by_picture] for name in ("picture", "start_time")}
+    by_condition = fixture.load(fixture.write(tmp_path, content))
+    xr.testing.assert_identical(by_condition.drop_attrs(), sorted_by_time.drop_attrs())
+
+
+def test_a_trial_of_nwb_without_a_stop_is_read(tmp_path: Path) -> None:
+    path = fixture.write(tmp_path, fixture.content(np.random.default_rng(1), form="nwb"))
+    whole = fixture.load(path)
+    with h5py.File(path, "a") as file:
+        file["intervals/trials/stop_time"][3] = np.nan
+    np.testing.assert_array_equal(fixture.load(path), whole)
+
+
+@pytest.mark.parametrize(
+    ("of_units", "invalid", "units_out", "n_trials_out"),
+    [
+        # Trials begin every 0.5 s from 0 to 7 s, and 0.05 to 0.25 s of each is counted.
+        ([[(0, 9)], [(0, 9)], [(0, 9)], [(0, 9)]], [], "", 0),
+        ([[(0, 9)], [(0, 1), (1, 9)], [(-1, 9)], [(0, 7), (6, 9)]], [], "", 0),
+        ([[(0, 9)], [(0, 9)], [(6, 9)], [(0, 9)]], [], "2", 0),
+        ([[(0, 9)], [(0, 5.2)], [(0, 9)], [(0.2, 9)]], [], "", 6),
+        ([[(0, 9)], [(0, 9)], [(0, 9)], []], [(1.1, 1.2), (3.26, 3.4)], "3", 1),
+        ([], [(0, 0.04), (0.2, 0.6)], "", 2),
+    ],
+)
+def test_time_of_nwb_that_was_not_observed_is_no_silence(
+    tmp_path: Path, of_units: list, invalid: list, units_out: str, n_trials_out: int
+) -> None:
+    path = fixture.write(tmp_path, fixture.content(np.random.default_rng(1), form="nwb"))
+    every = fixture.load(path)
+    with h5py.File(path, "a") as file:
+        if of_units:
+            file["units/obs_intervals"] = np.array([span for spans in of_units for span in spans], dtype=float)
+            file["units/obs_intervals_index"] = np.cumsum([len(spans) for spans in of_units])
+        if invalid:
+            file["intervals/invalid_times/id"] = np.arange(len(invalid))
+            for name, times in zip(("start_time", "stop_time"), zip(*invalid)):
+                file[f"intervals/invalid_times/{name}"] = np.array(times, dtype=float)
+    observed = fixture.load(path)
+    assert observed.attrs.get("presentations_left_out", 0) == n_trials_out
+    reason = f"not observed during most presentations: {units_out}" if units_out else ""
+    assert observed.attrs.get("units_left_out", "") == reason
+    assert int(observed.isel(unit=0).notnull().sum()) == 15 - n_trials_out
+    assert observed.unit.values.tolist() == [unit for unit in every.unit.values if str(unit) not in units_out]
+    assert set(observed.values[observed.notnull().values]) <= set(every.values[every.notnull().values])
+
+
 DIMS = [("stimulus", "repeat", "unit"), ("unit", "stimulus", "repeat"), ("time", "unit", "repeat", "stimulus")]
 
 

@@ -45,7 +45,7 @@ def test_each_trial_is_a_repeat_of_its_image(path: Path, content: dict, tier: st
         for repeat, trial in enumerate(trials):
             np.testing.assert_array_equal(of_image[repeat], content["data"]["responses"][trial])
         absent = da.sizes["repeat"] - len(trials)
-        assert of_image.presentation.values.tolist() == trials + [-1] * absent
+        assert of_image.trial.values.tolist() == trials + [-1] * absent
         assert np.isnan(of_image.values[len(trials) :]).all()
     assert (da.attrs["tier"], da.attrs["units"]) == (tier, "deconvolved fluorescence")
 
@@ -73,14 +73,14 @@ def test_trials_have_what_the_animal_did(path: Path, content: dict) -> None:
             assert da.pupil_dilation_change.values[at, repeat] == behavior[1]
             assert da.running_speed.values[at, repeat] == behavior[2]
             assert (da.pupil_x.values[at, repeat], da.pupil_y.values[at, repeat]) == tuple(pupil)
-    np.testing.assert_array_equal(np.isnan(da.running_speed), da.presentation < 0)
+    np.testing.assert_array_equal(np.isnan(da.running_speed), da.trial < 0)
 
 
 def test_what_a_file_does_not_say_is_left_out(tmp_path: Path, content: dict) -> None:
     content["data"] = {name: content["data"][name] for name in ("images", "responses")}
     content["meta"]["neurons"] = {}
     da = load(fixture.write(tmp_path, content))
-    assert set(da.coords) == {"stimulus", "presentation", "unit", "area", "subject", "session"}
+    assert set(da.coords) == {"stimulus", "trial", "unit", "area", "subject", "session"}
     assert set(da.area.values) == {"V1"}
 
 
