@@ -1,49 +1,52 @@
-"""What every covariance has in common."""
+"""What every covariance has in common, and sums of them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from math import prod
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import combinations
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from neurovar import _memory
-from neurovar.covariance._sampler import Sampler
+from neurovar.covariance._noise import Noise
+from neurovar.covariance._triangular import Triangular
 
-NORMALS_AT_ONCE = 16
-"""torch fills CPU tensors with normals in groups of this size; whole groups a row keep rows independent of the rest."""
+REGISTRY: dict[str, type["Covariance"]] = {}
+"""Every type that was imported, by its name; see `neurovar.covariance.types`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Covariance(ABC):
-    """A symmetric positive semi-definite matrix C over `n` units.
+class Covariance(Noise):
+    """A symmetric positive semi-definite matrix C over `n` units, and the noise e ~ N(0, C).
 
-    All tensors are floating point, of one dtype, on one device. Gradients flow through tensors that require them.
+    All tensors are of float32 or of float64, all of one, on one device. Gradients flow through tensors that require
+    them.
 
-    A type supplies `n`, `n_normals`, `_colorize`, `_whiten`, `_multiply`, `_scaled`, `_rescaled_units`, `diagonal`,
-    `_squared_norm`, `to_dense` and `log_determinant`; one made of others also `_parts` and `_assemble`.
+    A new type is one frozen dataclass, in a file of its own: it is registered by its name when its class is made, and
+    is then found by `load`. Its fields are tensors, or other covariances. It supplies `n`, `n_normals`, `_colorize`,
+    `_whiten`, `_multiply`, `_scaled`, `_rescaled_units`, `diagonal`, `_squared_norm`, `to_dense` and
+    `log_determinant`; where it can, `_mapped`, `_plus` and `_inner`; and if it is made of others `_parts` and
+    `_assemble`.
+
+    Examples
+    --------
+    >>> from neurovar.covariance import Dense
+    >>> noise = Dense(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    >>> noise.trace(), noise.effective_dimensionality()
+    (4.0, 1.6)
     """
 
-    @property
-    @abstractmethod
-    def n(self) -> int:
-        """Number of units."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        known = REGISTRY.setdefault(cls.__name__, cls)
+        if known.__module__ != cls.__module__:  # in the same file it is the same type, made anew
+            raise ValueError(f"expected a name of its own for a covariance type, got that of {known!r}: {cls.__name__}")
+        REGISTRY[cls.__name__] = cls
 
-    @property
-    @abstractmethod
-    def n_normals(self) -> int:
-        """How many standard normal numbers one sample needs."""
-
-    @abstractmethod
-    def _colorize(self, normals: Tensor) -> Tensor:
-        """Map (rows, n_normals) standard normals to (rows, n) with covariance C. May overwrite the normals."""
-
-    def _colorizer(self) -> Callable[[Tensor], Tensor]:
-        """`_colorize` made ready for many calls."""
-        return self._colorize
+    # What a type supplies.
 
     @abstractmethod
     def _whiten(self, rows: Tensor) -> Tensor:
@@ -61,6 +64,18 @@ class Covariance(ABC):
     def _rescaled_units(self, scale: Tensor) -> "Covariance":
         """diag(scale) C diag(scale), scale (n,)."""
 
+    def _mapped(self, matrix: Tensor) -> "Covariance":
+        """A C Aᵀ for a matrix A (m, n); `mapped` of `_dense_and_low_rank.py` does it for Gaussian noise."""
+        raise ValueError(f"expected a vector for {type(self).__name__}, got a matrix; its gaussian() has a conjugate")
+
+    def _plus(self, other: "Covariance") -> "Covariance | None":
+        """C + other as one covariance simpler than a `Sum`, if this type knows one."""
+        return None
+
+    def _inner(self, other: "Covariance") -> Tensor | None:
+        """⟨C, other⟩ = Σ Cᵢⱼ otherᵢⱼ in float64, if this type knows it without writing the matrices out."""
+        return None
+
     @abstractmethod
     def diagonal(self) -> Tensor:
         """The variance of each unit: (n,)."""
@@ -75,7 +90,8 @@ class Covariance(ABC):
 
         Raises
         ------
-        ValueError : if it would not fit into memory.
+        ValueError
+            If it would not fit into memory.
         """
 
     @abstractmethod
@@ -84,7 +100,8 @@ class Covariance(ABC):
 
         Raises
         ------
-        ValueError : if the matrix is singular.
+        ValueError
+            If the matrix is singular.
 
         Examples
         --------
@@ -93,66 +110,32 @@ class Covariance(ABC):
         0.0
         """
 
-    @property
-    def state_dependent(self) -> bool:
-        """Whether the noise depends on the activations that it is added to."""
-        return False
+    def gaussian(self) -> "Covariance":
+        """The centred Gaussian noise, the same at every activation, that has the same matrix: itself where it is that.
 
-    @property
-    def _linear(self) -> bool:
-        """Whether a draw is a linear map of its normals."""
-        return True
-
-    def _gaussian(self) -> "Covariance":
-        """A centred Gaussian noise, whatever the activations, with the same matrix."""
+        Examples
+        --------
+        >>> from neurovar.covariance import Diagonal, MeanShift
+        >>> (Diagonal.isotropic(2) + MeanShift(torch.tensor([1.0, 2.0]))).gaussian().to_dense()
+        tensor([[2., 2.],
+                [2., 5.]])
+        """
         return self
 
-    @property
-    def trainable(self) -> bool:
-        """Whether gradients flow into it."""
-        parts = any(part.trainable for part in self._parts().values())
-        return parts or any(tensor.requires_grad for tensor in self._tensors().values())
-
-    def _parts(self) -> dict[str, "Covariance"]:
-        return {}
-
-    @classmethod
-    def _assemble(cls, tensors: dict[str, Tensor], parts: dict[str, "Covariance"]) -> Self:
-        made_of: dict[str, Any] = {**tensors, **parts}
-        return cls(**made_of)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-    def _first(self) -> Tensor:
-        for tensor in self._tensors().values():
-            return tensor
-        return next(iter(self._parts().values()))._first()
-
-    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same type with every tensor changed."""
-        tensors = {name: change(tensor) for name, tensor in self._tensors().items()}
-        return self._assemble(tensors, {name: part._mapped(change) for name, part in self._parts().items()})
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._first().dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._first().device
-
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
-        """The same covariance on another device or in another floating type."""
-        return self._mapped(lambda tensor: tensor.to(device=device, dtype=dtype))
+    # What is known of the matrix.
 
     def trace(self) -> float:
         """The total variance, Σ λᵢ."""
         return float(self.diagonal().detach().double().sum())
 
     def effective_dimensionality(self) -> float:
-        """(Σλ)² / Σλ², between 1 and n."""
+        """(Σλ)² / Σλ², between 1 and n.
+
+        Raises
+        ------
+        ValueError
+            If there is no variance, or its total is beyond the range of numbers.
+        """
         self._check_variable()
         return self.trace() ** 2 / float(self._squared_norm().detach())
 
@@ -161,17 +144,29 @@ class Covariance(ABC):
 
         Raises
         ------
-        ValueError : if the matrix would not fit into memory.
+        ValueError
+            If the matrix would not fit into memory.
         """
         _memory.require_matrix(self.n, torch.float64, self.device, copies=2)
         return torch.linalg.eigvalsh(self.to_dense().detach().double()).flip(0).clamp(min=0)
 
     def mahalanobis(self, deviations: Tensor) -> Tensor:
-        """eᵀ C⁻¹ e for each deviation e: (…, n) → (…), of their dtype.
+        """eᵀ C⁻¹ e for each deviation e, which is ‖W e‖² for any W with Wᵀ W = C⁻¹.
+
+        Parameters
+        ----------
+        deviations : torch.Tensor
+            (…, n), of the covariance's dtype.
+
+        Returns
+        -------
+        torch.Tensor
+            (…), of the same dtype.
 
         Raises
         ------
-        ValueError : if the matrix is singular, or the deviations are not over its units.
+        ValueError
+            If the matrix is singular, or the deviations are not over its units.
 
         Examples
         --------
@@ -185,14 +180,14 @@ class Covariance(ABC):
         rows = deviations.reshape(-1, self.n)
         return self._whiten(rows).square().sum(-1).reshape(deviations.shape[:-1])
 
-    def __add__(self, other: "Covariance") -> "Covariance":
-        """The covariance of independent noises added: see `Sum`."""
-        from neurovar.covariance import _operations
+    # The algebra.
 
-        return _operations.add(self, other) if isinstance(other, Covariance) else NotImplemented
+    def __add__(self, other: "Covariance") -> "Covariance":
+        """The covariance of independent noises added: of one type where the types know one, else a `Sum`."""
+        return added([self, other]) if isinstance(other, Covariance) else NotImplemented
 
     def __rmul__(self, factor: float) -> Self:
-        """factor · C, a number of at least 0: variances are scaled by it, and samples by its root."""
+        """factor · C, a number of at least 0: variances are scaled by it, and draws by its root."""
         if not 0 <= factor < float("inf"):
             raise ValueError(f"expected a finite factor of at least 0, got {factor}")
         return self._scaled(float(factor))
@@ -202,14 +197,22 @@ class Covariance(ABC):
 
         Parameters
         ----------
-        map : A, a matrix (m, n); or a vector (n,) for A = diag(map), which scales each unit and keeps the type where
-            the type allows it. A matrix gives `Dense` where m ≤ n, and else n factors and no private variance
-            (`LowRankPlusDiagonal`), so that a map onto many units takes O(m·n) memory. `MeanShift` stays one.
+        map : torch.Tensor
+            A, a matrix (m, n); or a vector (n,) for A = diag(map), which scales each unit. Finite, of the covariance's
+            dtype.
+
+        Returns
+        -------
+        Covariance
+            For a vector, of the same type where the type allows it. For a matrix, `Dense` where m ≤ n, and else n
+            factors and no private variance (`LowRankPlusDiagonal`), so that a map onto many units takes O(m·n) memory;
+            a `MeanShift` stays one.
 
         Raises
         ------
-        ValueError : for a map of another shape or type, or of a `GainModulated` by a matrix, which mixes units, so that
-            the new activations do not tell the old; its `average()` has a conjugate.
+        ValueError
+            For a map of another shape or type, or of a `GainModulated` by a matrix, which mixes units, so that the new
+            activations do not tell the old; its `average()` has a conjugate.
 
         Examples
         --------
@@ -219,12 +222,19 @@ class Covariance(ABC):
         >>> Diagonal.isotropic(2).conjugate(torch.tensor([3.0, 2.0])).variance
         tensor([9., 4.])
         """
-        from neurovar.covariance import _operations
-
-        return _operations.conjugate(self, map)
+        if map.ndim not in (1, 2) or map.shape[-1] != self.n or not len(map):
+            raise ValueError(f"expected a map (m, {self.n}) or ({self.n},), got {tuple(map.shape)}")
+        if map.dtype != self.dtype or not torch.isfinite(map).all():
+            raise ValueError(f"expected a finite map of {self.dtype}, got {map.dtype} or NaN")
+        return self._rescaled_units(map) if map.ndim == 1 else self._mapped(map)
 
     def scale_to(self, *, trace: float) -> Self:
-        """The same structure with total variance `trace`.
+        """The same structure with total variance `trace`: (trace / tr C) · C.
+
+        Raises
+        ------
+        ValueError
+            For a trace that is not finite and above 0, or noise without variance.
 
         Examples
         --------
@@ -241,65 +251,172 @@ class Covariance(ABC):
         total = self.trace()
         if total == 0:
             raise ValueError(f"expected noise with variance, got a trace of 0 over {self.n} units")
-        if not total < float("inf"):  # scaled down from it, the noise would be silent
+        # A mean variance that the type has no number for: scaled down from it, the noise would be silent.
+        if not total <= self.n * torch.finfo(self.dtype).max:
             raise ValueError(f"expected a finite trace, got {total} over {self.n} units of {self.dtype}")
 
-    def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator) -> Tensor:
-        """Independent draws from N(0, C): tensor (*shape, n).
 
-        The normals are drawn on the generator's device and then moved, so that a seed means the same everywhere.
-        A generator on the CPU gives the same rows (to rounding) however many are asked for at once.
+@dataclass(frozen=True, eq=False)
+class Sum(Covariance):
+    """Independent noises added: C = Σ Cᵢ.
 
-        Examples
-        --------
-        >>> from neurovar.covariance import Diagonal
-        >>> g = torch.Generator().manual_seed(0)
-        >>> Diagonal.isotropic(3).sample((2,), generator=g).shape
-        torch.Size([2, 3])
-        """
-        rows = self._colorize(self._normals(prod(shape), generator))
-        return rows.reshape(*shape, self.n).contiguous()
+    `a + b` is one, or simpler where the types allow it: what is diagonal, low-rank or dense becomes one such, and two
+    constants one. With a `MeanShift` among the parts C is the second moment, the covariance + m mᵀ.
+    Where no part is `Dense` or `Kronecker` only `spectrum` and `to_dense` take more than O(n·r) memory.
 
-    def sampler(self, *, generator: torch.Generator, block: int) -> Sampler:
-        """Draws in small numbers at the speed of large ones: see `Sampler`."""
-        return Sampler(self, generator, block)
+    Parameters
+    ----------
+    parts : tuple of Covariance
+        At least one, none a sum itself, over the same units, of one dtype on one device, at most one a `MeanShift`.
 
-    def sample_at(self, states: Tensor, *, generator: torch.Generator) -> Tensor:
-        """One draw for each activation that noise is added to: states (rows, n) → (rows, n).
+    Examples
+    --------
+    >>> from neurovar.covariance import Diagonal, Kronecker
+    >>> separable = Kronecker(Diagonal.isotropic(2), Diagonal.isotropic(3))
+    >>> type(separable + Diagonal.isotropic(6)).__name__, (separable + Diagonal.isotropic(6)).trace()
+    ('Sum', 12.0)
+    """
 
-        The same as `sample((rows,))`, except for noise that is `state_dependent`.
-        """
-        if states.ndim != 2 or states.shape[1] != self.n:
-            raise ValueError(f"expected states (rows, {self.n}), got {tuple(states.shape)}")
-        return self._colorize_at(self._normals(len(states), generator), states).contiguous()
+    parts: tuple[Covariance, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple) or not self.parts:
+            raise ValueError(f"expected a tuple of covariances, got {self.parts!r}")
+        for part in self.parts:
+            if not isinstance(part, Covariance) or isinstance(part, Sum):
+                raise ValueError(f"expected covariances that are no sums themselves, got {type(part).__name__}")
+        check_alike(self.parts)
+        constants = [type(part).__name__ for part in self.parts if not part.n_normals]
+        if len(constants) > 1:  # their second moments do not add up: (m₁ + m₂)(m₁ + m₂)ᵀ has cross terms
+            raise ValueError(f"expected at most one {constants[0]} in a sum, got {len(constants)}; add their means")
+
+    def _parts(self) -> dict[str, Covariance]:
+        return {str(i): part for i, part in enumerate(self.parts)}
+
+    @classmethod
+    def _assemble(cls, tensors: dict[str, Tensor], parts: dict[str, Any]) -> Self:
+        if tensors:
+            raise ValueError(f"expected no tensors beside the parts of a sum, got {sorted(tensors)}")
+        return cls(tuple(parts[str(i)] for i in range(len(parts))))
+
+    @property
+    def n(self) -> int:
+        return self.parts[0].n
+
+    @property
+    def n_normals(self) -> int:
+        return sum(part.n_normals for part in self.parts)
+
+    @property
+    def state_dependent(self) -> bool:
+        return any(part.state_dependent for part in self.parts)
+
+    @property
+    def is_linear(self) -> bool:
+        return all(part.is_linear for part in self.parts)
+
+    def _colorize(self, normals: Tensor) -> Tensor:
+        split = normals.split([part.n_normals for part in self.parts], dim=1)
+        return reduce(torch.add, [part._colorize(own) for part, own in zip(self.parts, split)])
 
     def _colorize_at(self, normals: Tensor, states: Tensor) -> Tensor:
-        return self._colorize(normals)
+        split = normals.split([part.n_normals for part in self.parts], dim=1)
+        return reduce(torch.add, [part._colorize_at(own, states) for part, own in zip(self.parts, split)])
 
-    def _normals(self, rows: int, generator: torch.Generator) -> Tensor:
-        """(rows, n_normals) standard normal numbers."""
-        drawn = -(-self.n_normals // NORMALS_AT_ONCE) * NORMALS_AT_ONCE
-        normals = torch.randn(rows, drawn, generator=generator, dtype=self.dtype, device=generator.device)
-        return normals[:, : self.n_normals].to(self.device)
+    @cached_property
+    def _gaussian(self) -> Covariance:
+        return added([part.gaussian() for part in self.parts])
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file: the tensors, and the types as JSON.
+    def gaussian(self) -> Covariance:
+        return self._gaussian
 
-        Raises
-        ------
-        ValueError : if there is no such folder.
-        """
-        from neurovar.covariance import _files
+    @cached_property
+    def _triangular(self) -> Triangular:
+        return Triangular.of(self.to_dense())
 
-        _files.save(self, path)
+    def _whiten(self, rows: Tensor) -> Tensor:
+        simple = self.gaussian()
+        return self._triangular.whiten(rows) if isinstance(simple, Sum) else simple._whiten(rows)
+
+    def log_determinant(self) -> float:
+        simple = self.gaussian()
+        return self._triangular.log_determinant() if isinstance(simple, Sum) else simple.log_determinant()
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        return torch.stack([part._multiply(rows) for part in self.parts]).sum(0)
+
+    def _scaled(self, factor: float) -> "Sum":
+        return Sum(tuple(part._scaled(factor) for part in self.parts))
+
+    def _rescaled_units(self, scale: Tensor) -> "Sum":
+        return Sum(tuple(part._rescaled_units(scale) for part in self.parts))
+
+    def _mapped(self, matrix: Tensor) -> Covariance:
+        return added([part._mapped(matrix) for part in self.parts])
+
+    def diagonal(self) -> Tensor:
+        return torch.stack([part.diagonal() for part in self.parts]).sum(0)
+
+    def trace(self) -> float:
+        return sum(part.trace() for part in self.parts)
+
+    def _squared_norm(self) -> Tensor:
+        """‖Σ Cᵢ‖² = Σ ‖Cᵢ‖² + 2 Σ_{i<j} ⟨Cᵢ, Cⱼ⟩."""
+        parts = [part.gaussian() for part in self.parts]
+        crossed = sum(inner_product(a, b) for a, b in combinations(parts, 2))
+        return 2 * crossed + torch.stack([part._squared_norm() for part in parts]).sum()
+
+    def to_dense(self) -> Tensor:
+        _memory.require_matrix(self.n, self.dtype, self.device, copies=2)
+        return reduce(torch.add, (part.to_dense() for part in self.parts))
 
 
-def check_variance(variance: Tensor, name: str) -> None:
-    if not variance.is_floating_point() or variance.ndim != 1 or len(variance) == 0:
-        raise ValueError(f"expected {name} as floats of shape (n,), got {variance.dtype} {tuple(variance.shape)}")
-    if not torch.isfinite(variance).all() or (variance < 0).any():
-        raise ValueError(f"expected {name} finite and not negative, got a smallest value of {variance.min():g}")
+def added(noises: Sequence[Covariance]) -> Covariance:
+    """The covariance of independent noises added: each joins the first term with which it makes one simple type."""
+    terms = [term for noise in noises for term in (noise.parts if isinstance(noise, Sum) else (noise,))]
+    check_alike(terms)
+    parts: list[Covariance] = []
+    for term in terms:
+        for i, part in enumerate(parts):
+            both = part._plus(term) or term._plus(part)
+            if both:
+                parts[i] = both
+                break
+        else:
+            parts.append(term)
+    return parts[0] if len(parts) == 1 else Sum(tuple(parts))
 
 
-def singular(n: int) -> ValueError:
-    return ValueError(f"expected a covariance that has an inverse, got a singular one over {n} units")
+def inner_product(a: Covariance, b: Covariance) -> Tensor:
+    """⟨A, B⟩ = Σ Aᵢⱼ Bᵢⱼ, in float64; written out only where neither type knows better."""
+    for first, second in ((b, a), (a, b)):
+        known = first._inner(second)
+        if known is not None:
+            return known
+    return (a.to_dense().double() * b.to_dense()).sum()
+
+
+def check_alike(parts: Sequence[Covariance]) -> None:
+    """Raise unless all are over as many units, of one dtype, on one device."""
+    kinds = sorted({f"{part.n} units, {part.dtype} on {part.device}" for part in parts})
+    if len(kinds) > 1:
+        raise ValueError(f"expected parts over the same units, of one dtype on one device, got {kinds}")
+
+
+def check_variances(variances: Tensor, name: str) -> None:
+    """Raise unless the tensor holds a finite variance of each unit, in a type that numbers are computed in."""
+    if not variances.is_floating_point() or variances.ndim != 1 or len(variances) == 0:
+        raise ValueError(f"expected {name} as floats of shape (n,), got {variances.dtype} {tuple(variances.shape)}")
+    check_precision(variances, name)
+    if not torch.isfinite(variances).all() or (variances < 0).any():
+        raise ValueError(f"expected {name} finite and not negative, got a smallest value of {variances.min():g}")
+
+
+def check_precision(tensor: Tensor, name: str) -> None:
+    """Raise for half precision: variances beyond 65,504 or below 6e-8 do not exist in float16, and bfloat16 has two
+    digits, too few for a trace or a factorisation to be right."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"expected {name} of float32 or float64, got {tensor.dtype}; convert with .float(): "
+            "noise is added to activations in their own type all the same"
+        )

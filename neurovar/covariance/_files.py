@@ -1,109 +1,122 @@
-"""Covariances in safetensors files: tensors, and a tree of types as JSON. Nothing is ever unpickled."""
+"""Covariances from files, and all types by their names."""
 
-import json
+import pkgutil
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from neurovar.covariance._base import Covariance
-from neurovar.covariance._dense import Dense
-from neurovar.covariance._diagonal import Diagonal
-from neurovar.covariance._gain import GainModulated
-from neurovar.covariance._kronecker import Kronecker
-from neurovar.covariance._low_rank import LowRankPlusDiagonal
-from neurovar.covariance._sum import MeanShift, Sum
+from neurovar.covariance._base import REGISTRY, Covariance
+from neurovar.covariance._safetensors import read_tensors
+from neurovar.covariance._tensor_tree import VERSION
 
-TYPES = (Diagonal, Dense, LowRankPlusDiagonal, Kronecker, GainModulated, Sum, MeanShift)
-KINDS: dict[str, type[Covariance]] = {kind.__name__: kind for kind in TYPES}
-VERSION = 1
 MAX_DEPTH = 8
-"""Types within types that a file may hold."""
+"""Types within types that a file may hold: a small file could otherwise nest them until the stack overflows."""
 
 
-def save(noise: Covariance, path: str | Path) -> None:
-    """Write what `load` reads."""
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in _named_tensors(noise).items():
-        kept = tensor.detach().cpu().contiguous()
-        address = kept.untyped_storage().data_ptr()
-        tensors[name] = kept.clone() if address in seen else kept  # safetensors refuses shared memory
-        seen.add(address)
-    write(tensors, path, {"neurovar": json.dumps(_tree(noise) | {"version": VERSION})})
+def types() -> dict[str, type[Covariance]]:
+    """Every type of covariance by its name: those of neurovar, and the user's own that were imported.
 
+    A type is known once its class was made (`Covariance.__init_subclass__`), and so every file of this folder is
+    imported here: a new type is one file in it, or one class anywhere else.
 
-def write(tensors: dict[str, Tensor], path: str | Path, header: dict[str, str]) -> None:
-    """A safetensors file.
+    Returns
+    -------
+    dict of str to type
+        The name of the class → the class.
 
-    Raises
-    ------
-    ValueError : if there is no such folder.
+    Examples
+    --------
+    >>> sorted(name for name, kind in types().items() if kind.__module__.startswith("neurovar."))
+    ['Dense', 'Diagonal', 'GainModulated', 'Kronecker', 'LowRankPlusDiagonal', 'MeanShift', 'Sum']
     """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ValueError(f"{path}: expected an existing folder to write into, got {folder}")
-    save_file(tensors, path, metadata=header)
+    _import_all()
+    return dict(REGISTRY)
 
 
-def _named_tensors(noise: Covariance) -> dict[str, Tensor]:
-    nested = {
-        f"{name}.{inner}": tensor
-        for name, part in noise._parts().items()
-        for inner, tensor in _named_tensors(part).items()
-    }
-    return noise._tensors() | nested
-
-
-def _tree(noise: Covariance) -> dict[str, Any]:
-    parts = {name: _tree(part) for name, part in noise._parts().items()}
-    return {"kind": type(noise).__name__} | ({"parts": parts} if parts else {})
+@cache
+def _import_all() -> None:
+    for file in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        import_module(f"{__package__}.{file.name}")
 
 
 def load(path: str | Path) -> Covariance:
     """Read what `Covariance.save` wrote; never unpickles.
 
-    Raises
-    ------
-    ValueError : if the file is missing, not safetensors, or holds no covariance.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"expected a covariance file, found none at {path}")
-    try:
-        return _built(*read(path, "neurovar", version=VERSION), MAX_DEPTH)
-    except Exception as error:
-        raise ValueError(f"expected a covariance saved by neurovar, could not read {path}: {error}") from error
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file.
 
-
-def read(
-    path: str | Path, name: str, *, version: int, device: str | torch.device = "cpu"
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON that stands under a name in the header of a safetensors file, and the tensors.
+    Returns
+    -------
+    Covariance
+        Of the type that was saved, on the CPU, without gradients.
 
     Raises
     ------
-    ValueError : for JSON of another version.
+    ValueError
+        If the file is missing, not safetensors, or holds no covariance, or one of a type whose file is not imported.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from neurovar.covariance import Diagonal
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Diagonal.isotropic(3).save(folder + "/noise.safetensors")
+    ...     load(folder + "/noise.safetensors").trace()
+    3.0
     """
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        header = json.loads((file.metadata() or {}).get(name, "{}"))
-        tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
-    if header.get("version", version) != version:
-        raise ValueError(f"expected version {version}, got {header['version']}")
-    return header, tensors
+    with read_tensors(path, "a covariance", name="neurovar", version=VERSION) as (header, tensors):
+        return from_tree(header, tensors)
 
 
-def _built(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], depth: int) -> Covariance:
+def from_tree(tree: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Covariance:
+    """The covariance that `Covariance.tree` and `Covariance.named_tensors` describe, as part of a larger file.
+
+    Parameters
+    ----------
+    tree : mapping of str to JSON values
+        The type, `kind`, and the trees of its `parts`.
+    tensors : mapping of str to torch.Tensor
+        By their names, such as "channel.variance" for the variance of the part "channel". They are not copied.
+
+    Returns
+    -------
+    Covariance
+        Checked as if it were made by hand.
+
+    Raises
+    ------
+    ValueError
+        For an unknown type, types nested more than 8 deep, or tensors that make no such covariance.
+    KeyError, TypeError
+        For a tree of another form.
+
+    Examples
+    --------
+    >>> from neurovar.covariance import Diagonal
+    >>> noise = Diagonal.isotropic(3)
+    >>> from_tree(noise.tree(), noise.named_tensors()).variance
+    tensor([1., 1., 1.])
+    """
+    return _built(tree, tensors, types(), MAX_DEPTH)
+
+
+def _built(
+    tree: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Mapping[str, type[Covariance]], depth: int
+) -> Covariance:
     if depth == 0:
         raise ValueError(f"expected at most {MAX_DEPTH} types within each other, got more")
-    kind = KINDS[tree["kind"]]
+    if tree["kind"] not in known:
+        raise ValueError(f"expected one of {sorted(known)}, got {tree['kind']!r}; import the file that defines it")
     own = {name: tensor for name, tensor in tensors.items() if "." not in name}
-    nested: dict[str, dict[str, Tensor]] = {name: {} for name in tree.get("parts", {})}
+    inner: dict[str, dict[str, Tensor]] = {name: {} for name in tree.get("parts", {})}
     for name in tensors.keys() - own.keys():
-        part, _, inner = name.partition(".")
-        nested[part][inner] = tensors[name]
-    parts = {name: _built(subtree, nested[name], depth - 1) for name, subtree in tree.get("parts", {}).items()}
-    return kind._assemble(own, parts)
+        part, _, rest = name.partition(".")
+        inner[part][rest] = tensors[name]
+    parts = {name: _built(subtree, inner[name], known, depth - 1) for name, subtree in tree.get("parts", {}).items()}
+    return known[tree["kind"]]._assemble(own, parts)

@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from neurovar.covariance._base import Covariance, check_variance
-from neurovar.covariance._low_rank import LowRankPlusDiagonal
+from neurovar.covariance._base import Covariance, check_variances
+from neurovar.covariance._dense_and_low_rank import LowRankPlusDiagonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +20,33 @@ class GainModulated(Covariance):
     `sample` draws such a state anew for each row, so that its samples are a mixture of Gaussians, while `sample_at(x)`
     uses x. Gradients flow through x; where it is 0, that of the private noise is taken to be 0.
 
-    gain_variance (), dispersion (n,), exponent () ≥ 0, states (m, n).
+    Parameters
+    ----------
+    gain_variance : torch.Tensor
+        (), the variance of the shared gain.
+    dispersion : torch.Tensor
+        (n,), the variance of each unit's private noise at an activation of 1.
+    exponent : torch.Tensor
+        (), at least 0, of the power law.
+    states : torch.Tensor
+        (m, n), the reference activations.
+
+    Raises
+    ------
+    ValueError
+        If the tensors do not fit one another, are not finite, negative where they may not be, or not of one dtype,
+        float32 or float64.
 
     References
     ----------
     Goris et al. 2014, doi:10.1038/nn.3711
+
+    Examples
+    --------
+    >>> one = torch.tensor(1.0)
+    >>> noise = GainModulated(0.1 * one, torch.ones(2), one, torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    >>> noise.diagonal(), noise.at(torch.tensor([1.0, 2.0])).diagonal()
+    (tensor([2.5000, 1.2000]), tensor([1.1000, 2.4000]))
     """
 
     gain_variance: Tensor
@@ -33,7 +55,7 @@ class GainModulated(Covariance):
     states: Tensor
 
     def __post_init__(self) -> None:
-        check_variance(self.dispersion, "dispersions")
+        check_variances(self.dispersion, "dispersions")
         for name in ("gain_variance", "exponent"):
             value = getattr(self, name)
             if value.ndim or not torch.isfinite(value) or value < 0:
@@ -61,11 +83,13 @@ class GainModulated(Covariance):
         return True
 
     @property
-    def _linear(self) -> bool:
+    def is_linear(self) -> bool:
         return False
 
     def _private_scale(self, states: Tensor) -> Tensor:
         """√(dispersion · |x|^exponent), with a gradient of 0 at 0."""
+        # The inner `where` keeps 0 out of the power: its gradient there, b/2 · 0^(b/2 − 1), is infinite for b < 2, and
+        # the outer one would multiply it by 0, which gives NaN. 0^exponent is 1 for an exponent of 0, else 0.
         size = states.abs()
         active = size > 0
         silent = torch.zeros((), dtype=self.dtype, device=self.device) ** self.exponent
@@ -82,11 +106,25 @@ class GainModulated(Covariance):
         return gain * states + normals[:, : self.n] * self._private_scale(states)
 
     def at(self, state: Tensor) -> LowRankPlusDiagonal:
-        """The covariance at one activation: state (n,).
+        """The covariance at one activation.
+
+        Parameters
+        ----------
+        state : torch.Tensor
+            (n,), the activation.
+
+        Returns
+        -------
+        LowRankPlusDiagonal
+            With one factor, √gain_variance · x.
+
+        Raises
+        ------
+        ValueError
+            For an activation over other units.
 
         Examples
         --------
-        >>> import torch
         >>> one = torch.tensor(1.0)
         >>> noise = GainModulated(one, torch.ones(2), one, torch.ones(5, 2))
         >>> noise.at(torch.tensor([1.0, 2.0])).to_dense()
@@ -106,7 +144,7 @@ class GainModulated(Covariance):
     def _average(self) -> LowRankPlusDiagonal:
         return self.average()
 
-    def _gaussian(self) -> LowRankPlusDiagonal:
+    def gaussian(self) -> LowRankPlusDiagonal:
         return self._average
 
     def _whiten(self, rows: Tensor) -> Tensor:
@@ -123,6 +161,9 @@ class GainModulated(Covariance):
         size = scale.abs()
         power = torch.where(size > 0, torch.where(size > 0, size, 1) ** (2 - self.exponent), 0)
         return GainModulated(self.gain_variance, self.dispersion * power, self.exponent, self.states * scale)
+
+    def _mapped(self, matrix: Tensor) -> Covariance:
+        raise ValueError("expected a vector for state-dependent noise, got a matrix; its average() has a conjugate")
 
     def diagonal(self) -> Tensor:
         return self._average.diagonal()

@@ -1,4 +1,4 @@
-"""Products with a matrix that stays the same."""
+"""Products with a matrix that stays the same, and with a diagonal."""
 
 import torch
 from torch import Tensor
@@ -21,3 +21,9 @@ class Product:
         if self._packed is None:
             return rows @ self._weight.mT
         return F.linear(rows.contiguous().to_mkldnn(), self._packed).to_dense()
+
+
+def scaled_rows(normals: Tensor, variance: Tensor) -> Tensor:
+    """normals · √variance, written over the normals where no gradient needs them."""
+    scale = variance.sqrt()
+    return normals * scale if scale.requires_grad or normals.requires_grad else normals.mul_(scale)

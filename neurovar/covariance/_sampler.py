@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from neurovar.covariance._base import Covariance
+    from neurovar.covariance._noise import Noise
 
 
 class Sampler:
@@ -31,7 +31,7 @@ class Sampler:
     (torch.Size([2, 3]), torch.Size([3]))
     """
 
-    def __init__(self, noise: "Covariance", generator: torch.Generator, block: int) -> None:
+    def __init__(self, noise: "Noise", generator: torch.Generator, block: int) -> None:
         if block < 1:
             raise ValueError(f"expected a block of at least 1 row, got {block}")
         if noise.state_dependent:
@@ -55,6 +55,6 @@ class Sampler:
         while wanted > len(self._left):
             taken.append(self._left)
             wanted -= len(self._left)
-            self._left = self._colorize(self._noise._normals(self._block, self._generator))
+            self._left = self._colorize(self._noise.normals(self._block, generator=self._generator))
         rows, self._left = self._left[:wanted], self._left[wanted:]
         return torch.cat([*taken, rows]).reshape(*shape, self._noise.n)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from neurovar.covariance._base import singular
+from neurovar.covariance._triangular import singular
 
 
 class Woodbury:

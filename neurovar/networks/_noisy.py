@@ -3,17 +3,16 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neurovar._values import Value
-from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal, MeanShift, Sampler
+from neurovar.covariance import CoupledDraws, Covariance, Dense, LowRankPlusDiagonal, MeanShift, Sampler, SharedDraws
 from neurovar.networks._checks import check_evaluation_mode, check_images, check_labels
 from neurovar.networks._layers import find_layers
 from neurovar.networks.injection._context import inject
-from neurovar.networks.injection._shared import SharedDraws
 
 N_CHECKED = 8
 """Images that a network is run on when it is checked: enough to see its logits, too few to cost anything."""
@@ -358,7 +357,7 @@ class Draws:
     ) -> None:
         self.network, self.n_draws, self.generator = network, n_draws, generator
         self._seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device)) if fixed else None
-        self._noises: dict[str, Covariance | Sampler] = {}
+        self._noises: dict[str, Covariance | CoupledDraws | Sampler] = {}
         for name, noise in network.noises.items():
             # A sampler goes on where it was, so that fixed draws have none. Shared draws are few: blocks of them pay
             # for a dense factor alone.
@@ -366,7 +365,7 @@ class Draws:
             sampler = self._sampler(noise) if blocks else None
             self._noises[name] = sampler or noise
             if shared:
-                self._noises[name] = cast(Covariance, SharedDraws(noise, n_draws, sampler))
+                self._noises[name] = SharedDraws(noise, n_draws, sampler)
 
     def _sampler(self, noise: Covariance) -> Sampler | None:
         """Blocks of draws, where a small draw would read a whole factor from memory and no draw is learned from."""

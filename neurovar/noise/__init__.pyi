@@ -13,7 +13,7 @@ from .streaming._accumulator import Accumulator as Accumulator
 from .streaming._exact import DenseAccumulator as DenseAccumulator
 from .streaming._exact import DiagonalAccumulator as DiagonalAccumulator
 from .streaming._exact import KroneckerAccumulator as KroneckerAccumulator
-from .streaming._files import load as load
+from .streaming._files import load_accumulator as load_accumulator
 from .streaming._hebbian import HebbianNetwork as HebbianNetwork
 from .streaming._low_rank import BoundedEstimate as BoundedEstimate
 from .streaming._low_rank import LowRankAccumulator as LowRankAccumulator

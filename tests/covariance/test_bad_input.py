@@ -39,9 +39,7 @@ INVALID: dict[str, Callable[[], object]] = {
     ),
     r"expected a square matrix of floats, got torch.float32 \(2, 3\)": lambda: Dense(torch.ones(2, 3)),
     r"expected a square matrix of floats, got torch.int64 \(2, 2\)": lambda: Dense(torch.eye(2).long()),
-    "expected a matrix of float32 or float64, which can be factorised, got torch.float16": (
-        lambda: Dense(torch.eye(2).half())
-    ),
+    r"expected a matrix of float32 or float64, got torch.float16; convert with": (lambda: Dense(torch.eye(2).half())),
     "expected a finite covariance, got 1 NaN or infinite": lambda: Dense(torch.tensor([[float("inf")]])),
     "expected a finite covariance, got variances beyond the range of torch.float32": lambda: 1e38 * Dense(HUNDRED),
     r"expected a finite covariance, got variances beyond .*float32$": (
@@ -190,7 +188,7 @@ def test_silence_has_neither_scale_nor_dimensionality(silent: Covariance) -> Non
 )
 def test_a_trace_beyond_all_numbers_is_never_scaled_to_silence(loud: Covariance) -> None:
     for use in (lambda: loud.scale_to(trace=1.0), loud.effective_dimensionality):
-        with pytest.raises(ValueError, match=r"expected a finite trace, got inf over 3 units of torch.float32"):
+        with pytest.raises(ValueError, match=r"expected a finite trace, got \S+ over 3 units of torch.float32"):
             use()
     assert loud.to(dtype=torch.float64).scale_to(trace=6.0).trace() == pytest.approx(6)
 

@@ -136,7 +136,7 @@ def test_hostile_files(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "."])
 def test_missing_files(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected a covariance file, found none at"):
+    with pytest.raises(ValueError, match="expected a covariance saved by neurovar, found no file at"):
         load(tmp_path / name)
 
 

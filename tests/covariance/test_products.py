@@ -39,9 +39,9 @@ def covariance_of(kind: str, n: int) -> Dense | LowRankPlusDiagonal:
 def test_a_sampler_in_float32_gives_the_rows_of_float64(kind: str, n: int) -> None:
     noise = covariance_of(kind, n)
     rows = noise.sampler(generator=generator(0), block=8).draw((20,))
-    normals: Tensor = torch.cat([noise._normals(8, g) for g in [generator(0)] for _ in range(3)]).double()
+    normals: Tensor = torch.cat([noise.normals(8, generator=g) for g in [generator(0)] for _ in range(3)]).double()
     if isinstance(noise, Dense):
-        expected = normals @ noise._factor.double().mT
+        expected = normals @ noise._triangular.factor.double().mT
     else:
         expected = normals[:, :n] * noise.private.double().sqrt() + normals[:, n:] @ noise.factors.double().mT
     torch.testing.assert_close(rows.double(), expected[:20], rtol=0, atol=2e-5)

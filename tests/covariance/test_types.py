@@ -51,7 +51,7 @@ def test_a_dense_sample_is_the_triangular_product(n: int) -> None:
 
 def test_a_semidefinite_factor_is_triangular_too() -> None:
     root = normal(20, 5)
-    factor = Dense(root @ root.mT)._factor
+    factor = Dense(root @ root.mT)._triangular.factor
     torch.testing.assert_close(factor @ factor.mT, root @ root.mT)
     assert (factor.triu(1) == 0).all()
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from neurovar.covariance import Covariance, Sampler
-from neurovar.networks.injection._hooks import Injection, Options, When, is_learned
+from neurovar.covariance import CoupledDraws, Covariance, Sampler
+from neurovar.networks.injection._hooks import Injection, Options, When
 
 
 @contextmanager
 def inject(
     model: nn.Module,
-    noises: Mapping[str, Covariance | Sampler],
+    noises: Mapping[str, Covariance | CoupledDraws | Sampler],
     *,
     generator: torch.Generator,
     draws: int = 1,
@@ -101,6 +101,8 @@ def inject(
     options = Options(draws, multiplicative, fixed, antithetic, when)
     if (fixed or antithetic) and any(isinstance(noise, Sampler) for noise in noises.values()):
         raise ValueError("expected fixed or antithetic draws from covariances, got a sampler, which has its own")
+    if antithetic and any(isinstance(noise, CoupledDraws) for noise in noises.values()):
+        raise ValueError("expected antithetic draws from covariances, got draws that are coupled in another way")
     injection = _Context(options, {name: _Given(noise) for name, noise in noises.items()}, generator)
     if fixed:
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
@@ -126,16 +128,16 @@ class _Context(Injection):
 class _Given:
     """A covariance, moved to a device once, because a copy is factorised anew."""
 
-    def __init__(self, noise: Covariance | Sampler) -> None:
+    def __init__(self, noise: Covariance | CoupledDraws | Sampler) -> None:
         self.noise = noise
         self.moved = {} if isinstance(noise, Sampler) else {noise.device: noise}
 
-    def __call__(self, device: torch.device) -> Covariance | Sampler:
+    def __call__(self, device: torch.device) -> Covariance | CoupledDraws | Sampler:
         if isinstance(self.noise, Sampler):
             return self.noise
         if device in self.moved:
             return self.moved[device]
-        if is_learned(self.noise):
+        if self.noise.trainable:
             return self.noise.to(device=device)
         with torch.inference_mode(False):  # the next pass may want gradients
             self.moved[device] = self.noise.to(device=device)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from neurovar.covariance import Covariance, Sampler
+from neurovar.covariance import AntitheticDraws, CoupledDraws, Covariance, FixedDraws, Sampler
 from neurovar.networks._layers import batch_axis, find_layers, layer_activation, with_activation
 from neurovar.networks.injection._repeating import repeated
 
 When = Literal["train", "eval", "both"]
-Source = Callable[[torch.device], Covariance | Sampler]
+Source = Callable[[torch.device], Covariance | CoupledDraws | Sampler]
 CELL = "; a cell fires at every time step: use nn.RNN, nn.GRU or nn.LSTM, or collect its states and name that layer"
 SHARED = "; give each of its places a module of its own, or name a layer that fires once"
 
@@ -140,7 +140,7 @@ class Layer:
             )
         under_way.rows[self.name] = rows
 
-    def _noisy(self, noise: Covariance | Sampler, signal: Tensor, under_way: Pass) -> Tensor:
+    def _noisy(self, noise: Covariance | CoupledDraws | Sampler, signal: Tensor, under_way: Pass) -> Tensor:
         """signal (row, …) with noise."""
         if isinstance(noise, Sampler):
             added = noise.draw((len(signal),)).to(signal.device)
@@ -149,9 +149,9 @@ class Layer:
         added = added.to(signal.dtype).reshape(signal.shape)
         return torch.addcmul(signal, signal, added) if self.injection.options.multiplicative else signal + added
 
-    def _drawn(self, noise: Covariance, signal: Tensor, under_way: Pass) -> Tensor:
+    def _drawn(self, noise: Covariance | CoupledDraws, signal: Tensor, under_way: Pass) -> Tensor:
         """A draw for each row of the signal (row, unit)."""
-        learned = is_learned(noise)
+        learned = noise.trainable
         if learned and under_way.training and not torch.is_grad_enabled():
             raise ValueError(
                 f"expected gradients to be on in train mode, as the noise of layer {self.name!r} is learned, got "
@@ -166,42 +166,26 @@ class Layer:
             )
         return added
 
-    def _sample(self, noise: Covariance, states: Tensor, generator: torch.Generator) -> Tensor:
+    def _sample(self, noise: Covariance | CoupledDraws, states: Tensor, generator: torch.Generator) -> Tensor:
         """A draw for each row of states (draw · image, unit)."""
-        if not self.injection.options.fixed:
-            return self._draw(noise, states, generator)
-        by_draw = states.unflatten(0, (self.injection.options.draws, -1))
-        images = by_draw.shape[1]
-        most = self.injection.most_images.setdefault(self.name, images)
-        if images > most:
-            raise ValueError(
-                f"expected at most {most} images at layer {self.name!r}, as in the first pass under a fixed draw, "
-                f"got {images}"
-            )
-        if images == most:
-            return self._draw(noise, states, generator)
-        position = torch.arange(most, device=states.device).clamp(max=images - 1)
-        drawn = self._draw(noise, by_draw[:, position].flatten(0, 1), generator)
-        return drawn.unflatten(0, (-1, most))[:, :images].flatten(0, 1)
-
-    def _draw(self, noise: Covariance, states: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.injection.options.antithetic:
-            return noise.sample_at(states, generator=generator)
-        first, second = states.chunk(2)
-        normals = noise._normals(len(first), generator)
-        opposite = -normals  # a draw may overwrite its normals
-        return torch.cat([noise._colorize_at(normals, first), noise._colorize_at(opposite, second)])
+        options = self.injection.options
+        draws: Covariance | CoupledDraws = (
+            AntitheticDraws(noise) if options.antithetic and isinstance(noise, Covariance) else noise
+        )
+        if options.fixed:
+            images = len(states) // options.draws
+            most = self.injection.most_images.setdefault(self.name, images)
+            if images > most:
+                raise ValueError(
+                    f"expected at most {most} images at layer {self.name!r}, as in the first pass under a fixed draw, "
+                    f"got {images}"
+                )
+            draws = FixedDraws(draws, options.draws, most)
+        return draws.sample_at(states, generator=generator)
 
 
-def _states(noise: Covariance, signal: Tensor) -> Tensor:
+def _states(noise: Covariance | CoupledDraws, signal: Tensor) -> Tensor:
     """The activations (row, unit); zeros that take no memory for noise that does not look at them."""
     if noise.state_dependent:
         return signal.flatten(1).to(noise.dtype)
     return torch.zeros((), dtype=noise.dtype, device=signal.device).expand(len(signal), noise.n)
-
-
-def is_learned(noise: Covariance) -> bool:
-    """Whether any of its tensors requires a gradient."""
-    return any(tensor.requires_grad for tensor in noise._tensors().values()) or any(
-        is_learned(part) for part in noise._parts().values()
-    )

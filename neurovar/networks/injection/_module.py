@@ -1,7 +1,6 @@
 """A network with its noise, as one module."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from neurovar.covariance import Covariance, _files
+from neurovar.covariance import Covariance, from_tree, read_tensors, write_tensors
 from neurovar.networks.injection._hooks import Injection, Options, When
 
 VERSION = 1
@@ -109,8 +108,7 @@ class NoisyModule(nn.Module):
             "options": asdict(self.injection.options),
             "device": str(self.injection.generator.device),
         }
-        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
-        _files.write(tensors, path, {"neurovar_noisy_module": json.dumps(header)})
+        write_tensors(self.state_dict(), path, name="neurovar_noisy_module", header=header)
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module) -> "NoisyModule":
@@ -133,10 +131,8 @@ class NoisyModule(nn.Module):
         ValueError
             If the file is missing, holds no noisy module, or one of another network.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"expected the file of a noisy module, found none at {path}")
-        try:
-            header, tensors = _files.read(path, "neurovar_noisy_module", version=VERSION)
+        what = f"a noisy {type(model).__name__}"
+        with read_tensors(path, what, name="neurovar_noisy_module", version=VERSION) as (header, tensors):
             noises = {
                 layer: _read_noise(entry, tensors, f"noises.{i}.")
                 for i, (layer, entry) in enumerate(header["layers"].items())
@@ -144,9 +140,6 @@ class NoisyModule(nn.Module):
             options = {name: value for name, value in header["options"].items() if name != "fixed"}
             noisy = cls(model, noises, generator=torch.Generator(header["device"]), **options)
             noisy.load_state_dict(tensors)
-        except Exception as error:
-            message = f"expected a noisy {type(model).__name__} saved by neurovar, could not read {path}: {error}"
-            raise ValueError(message) from error
         return noisy
 
 
@@ -154,7 +147,7 @@ def _read_noise(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix:
     own = {name: tensors[prefix + _key(name)] for name in entry["names"]}
     for name in entry["learned"]:
         own[name].requires_grad_()
-    return _files._built(entry["tree"], own, _files.MAX_DEPTH)
+    return from_tree(entry["tree"], own)
 
 
 def _key(name: str) -> str:
@@ -167,9 +160,9 @@ class _Noise(nn.Module):
 
     def __init__(self, noise: Covariance) -> None:
         super().__init__()
-        self.tree = _files._tree(noise)
-        self.names = tuple(_files._named_tensors(noise))
-        for name, tensor in _files._named_tensors(noise).items():
+        self.tree = noise.tree()
+        self.names = tuple(noise.named_tensors())
+        for name, tensor in noise.named_tensors().items():
             with torch.inference_mode(False):  # tensors made in it count no changes
                 own = tensor.detach().clone()
             if tensor.requires_grad:
@@ -203,7 +196,7 @@ class _Noise(nn.Module):
 
     def _build(self) -> Covariance:
         with torch.inference_mode(False):
-            noise = _files._built(self.tree, self.tensors, _files.MAX_DEPTH)
+            noise = from_tree(self.tree, self.tensors)
         kept = list(self.tensors.values())
         self.built = None if self.learned else (kept, [tensor._version for tensor in kept], noise)
         return noise

@@ -5,5 +5,6 @@
         noise.update(batch)
     noise.covariance(), noise.mean
 
-What several workers have each accumulated is joined with `merge`, and handed over as files with `save` and `load`.
+What several workers have each accumulated is joined with `merge`, and handed over as files with `save` and
+`load_accumulator`.
 """

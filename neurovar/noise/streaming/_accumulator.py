@@ -1,6 +1,5 @@
 """What all accumulators share: batches in, a mean and a count beside the sums, merging, saving."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from neurovar.covariance import Covariance, _files
+from neurovar.covariance import Covariance, write_tensors
 
 VERSION = 1
 
@@ -185,15 +184,15 @@ class Accumulator(ABC):
         """
         if self.unit_shape is None:
             raise ValueError("expected at least 1 sample to save, got 0")
-        state = {
+        header = {
             "kind": type(self).__name__,
             "version": VERSION,
             "settings": self._settings(),
             "n_samples": self.n_samples,
+            "unit_shape": self.unit_shape,
         }
-        header = {"neurovar_streaming": json.dumps(state | {"unit_shape": self.unit_shape})}
         tensors = {"origin": self._origin, "offset": self._offset} | self._sums
-        _files.write({name: tensor.contiguous() for name, tensor in tensors.items()}, path, header)
+        write_tensors(tensors, path, name="neurovar_streaming", header=header)
 
     def _restore(self, n_samples: int, unit_shape: tuple[int, ...], tensors: dict[str, Tensor]) -> None:
         if type(n_samples) is not int or n_samples < 1:

@@ -30,7 +30,7 @@ class Material:
     mean_shift: Tensor | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "noise", self.noise._gaussian())
+        object.__setattr__(self, "noise", self.noise.gaussian())
         if (self.target is None) != (self.n_dims is None):
             raise ValueError(
                 f"expected target and n_dims together, got n_dims {self.n_dims} and {type(self.target).__name__}"

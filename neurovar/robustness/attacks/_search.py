@@ -6,8 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from neurovar.covariance import Covariance, Dense
-from neurovar.covariance._sampler import Sampler
+from neurovar.covariance import Covariance, Dense, SharedDraws
 from neurovar.robustness.attacks._best import Best
 from neurovar.robustness.attacks._checks import check_stopping
 from neurovar.robustness.attacks._objective import BLOCK, MOST_NUMBERS, Average, Objective
@@ -16,37 +15,15 @@ Proposal = Callable[[int, Tensor, Tensor], Tensor]
 """(number of the query, the current images of these rows, the rows' indices) → a candidate for each."""
 
 
-class SharedDraws:
-    """The noise of a covariance, with the same K draws for every image of a batch.
+def shared_draws(noise: Covariance, n_draws: int, fresh_from: torch.Generator | None = None) -> SharedDraws:
+    """The same K draws for every image of a batch, so that a candidate meets its incumbent under common random numbers.
 
-    So a candidate meets its incumbent under common random numbers, and K draws serve however many images there are.
     Dense noise is drawn in blocks, `fresh_from` a generator, unless draws are to be repeated.
     """
-
-    def __init__(self, noise: Covariance, n_draws: int, fresh_from: torch.Generator | None = None) -> None:
-        self._noise, self._n_draws, self._fresh_from = noise, n_draws, fresh_from
-        self._sampler: Sampler | None = None
-        if fresh_from is not None and isinstance(noise, Dense) and not noise.trainable:
-            block = min(BLOCK, max(MOST_NUMBERS // noise.n, 1))
-            self._sampler = noise.sampler(generator=fresh_from, block=block)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._noise, name)
-
-    def to(self, **kinds: Any) -> "SharedDraws":
-        return SharedDraws(self._noise.to(**kinds), self._n_draws, self._fresh_from)
-
-    def sample_at(self, states: Tensor, *, generator: torch.Generator) -> Tensor:
-        """For states (K · image, unit), all images of draw 1 first."""
-        images = len(states) // self._n_draws
-        if self._noise.state_dependent:
-            normals = self._noise._normals(self._n_draws, generator)
-            return self._noise._colorize_at(normals.repeat_interleave(images, 0), states)
-        if self._sampler:
-            drawn = self._sampler.draw((self._n_draws,))
-        else:
-            drawn = self._noise.sample((self._n_draws,), generator=generator)
-        return drawn.repeat_interleave(images, 0)
+    if fresh_from is None or not isinstance(noise, Dense) or noise.trainable:
+        return SharedDraws(noise, n_draws)
+    block = min(BLOCK, max(MOST_NUMBERS // noise.n, 1))
+    return SharedDraws(noise, n_draws, noise.sampler(generator=fresh_from, block=block))
 
 
 def search(
@@ -69,7 +46,7 @@ def search(
     check_stopping(early_stopping, noises)
     options: dict[str, Any] = {"n_draws": n_draws, "average": average, "loss": "margin", "generator": generator}
     shared = {
-        name: cast(Covariance, SharedDraws(noise, n_draws, None if fixed else generator))
+        name: cast(Covariance, shared_draws(noise, n_draws, None if fixed else generator))
         for name, noise in noises.items()
     }
     objective = Objective(model, shared, fixed=fixed and bool(noises), **options)

@@ -319,7 +319,7 @@ def _check_noise(noise: Covariance) -> None:
         raise ValueError(
             f"expected noise that is the same at every activation, got {type(noise).__name__}, which depends on it"
         )
-    if not noise._linear:
+    if not noise.is_linear:
         raise ValueError(f"expected centred Gaussian noise, got {type(noise).__name__} with a mean")
     noise.log_determinant()  # refuses a singular one
 

@@ -235,7 +235,7 @@ def test_recording_sees_its_noise() -> None:
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected the file of a noisy module, found none at .*absent"):
+    with pytest.raises(ValueError, match=r"expected a noisy Sequential saved by neurovar, found no file at .*absent"):
         NoisyModule.load(tmp_path / "absent", linear())
     match = "expected a noisy Sequential saved by neurovar, could not read"
     with pytest.raises(ValueError, match=r"noisy: expected an existing folder to write into, got .*nowhere"):

@@ -200,5 +200,5 @@ def test_what_was_lost_is_saved_and_merged(tmp_path: Path) -> None:
     one, other = (accumulated(part, rank=4) for part in data.split(150))
     lost = [float(each._sums["lost"]) for each in (one, other)]
     other.save(tmp_path / "other.safetensors")
-    one.merge(neurovar.noise.load(tmp_path / "other.safetensors"))
+    one.merge(neurovar.noise.load_accumulator(tmp_path / "other.safetensors"))
     assert float(one._sums["lost"]) > sum(lost) > 0

@@ -189,7 +189,7 @@ def test_a_saved_accumulator_resumes(kind: str, tmp_path: Path) -> None:
     whole = fed(ALL[kind](about_zero=True), data.split(10))
     half = fed(ALL[kind](about_zero=True), data[:20].split(10))
     half.save(tmp_path / "half.safetensors")
-    resumed = neurovar.noise.load(tmp_path / "half.safetensors")
+    resumed = neurovar.noise.load_accumulator(tmp_path / "half.safetensors")
     assert type(resumed) is type(whole) and str(resumed) == str(half) and resumed.n_samples == 20
     torch.testing.assert_close(result(resumed), result(half))
     torch.testing.assert_close(result(fed(resumed, data[20:].split(10))), result(whole))
@@ -200,7 +200,7 @@ def test_a_saved_accumulator_merges(tmp_path: Path) -> None:
     make = MERGEABLE["low rank"]
     fed(make(), data[20:].split(10)).save(tmp_path / "worker.safetensors")
     total = fed(make(), data[:20].split(10))
-    total.merge(neurovar.noise.load(tmp_path / "worker.safetensors", device="cpu"))
+    total.merge(neurovar.noise.load_accumulator(tmp_path / "worker.safetensors", device="cpu"))
     torch.testing.assert_close(result(total), result(fed(make(), (data,))))
 
 
@@ -212,7 +212,7 @@ def test_a_gpu_gives_the_same(kind: str, tmp_path: Path) -> None:
     assert on_gpu.covariance().device.type == on_gpu.mean.device.type == "cuda"
     torch.testing.assert_close(result(on_gpu).cpu(), result(on_cpu))
     on_gpu.save(tmp_path / "gpu.safetensors")
-    resumed = neurovar.noise.load(tmp_path / "gpu.safetensors", device="cuda")
+    resumed = neurovar.noise.load_accumulator(tmp_path / "gpu.safetensors", device="cuda")
     torch.testing.assert_close(result(fed(resumed, (data.cuda(),))).cpu(), result(fed(on_cpu, (data,))))
     with pytest.raises(ValueError, match=r"on cuda:0, as before, got .* on cpu"):
         on_gpu.update(data)
@@ -363,14 +363,14 @@ def test_out_of_memory_is_foreseen(make: Make, monkeypatch: pytest.MonkeyPatch) 
 
 def test_files_that_hold_no_accumulator(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    with pytest.raises(ValueError, match=f"expected a file of an accumulator, found none at {path}"):
-        neurovar.noise.load(path)
+    with pytest.raises(ValueError, match=f"expected an accumulator saved by neurovar, found no file at {path}"):
+        neurovar.noise.load_accumulator(path)
     path.write_bytes(b"no safetensors")
     with pytest.raises(ValueError, match="expected an accumulator saved by neurovar, could not read"):
-        neurovar.noise.load(path)
+        neurovar.noise.load_accumulator(path)
     Diagonal.isotropic(3).save(path)
     with pytest.raises(ValueError, match=r"expected an accumulator saved by neurovar, could not read .*KeyError"):
-        neurovar.noise.load(path)
+        neurovar.noise.load_accumulator(path)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_spoiled_file(change: dict[str, object], message: str, tmp_path: Path)
     tensors = {"origin": torch.zeros(12), "offset": torch.zeros(12), "scatter": torch.eye(12)}
     save_file(tensors, path, metadata={"neurovar_streaming": json.dumps(header)})
     with pytest.raises(ValueError, match=f"could not read .*({message})"):
-        neurovar.noise.load(path)
+        neurovar.noise.load_accumulator(path)
 
 
 def test_a_file_of_another_type_of_numbers(tmp_path: Path) -> None:
@@ -401,4 +401,4 @@ def test_a_file_of_another_type_of_numbers(tmp_path: Path) -> None:
     tensors = {"origin": torch.zeros(12), "offset": torch.zeros(12), "scatter": torch.eye(12).double()}
     save_file(tensors, path, metadata={"neurovar_streaming": json.dumps(header)})
     with pytest.raises(ValueError, match="do not fit units"):
-        neurovar.noise.load(path)
+        neurovar.noise.load_accumulator(path)

@@ -26,7 +26,7 @@ from neurovar.covariance import Dense, Diagonal, GainModulated
 from neurovar.networks import inject
 from neurovar.robustness import Objective, apgd, square
 from neurovar.robustness.attacks import _preble2026, _search, _square
-from neurovar.robustness.attacks._search import SharedDraws
+from neurovar.robustness.attacks._search import shared_draws
 
 NAMES = {"linf": "Linf", "l2": "L2"}
 
@@ -201,7 +201,7 @@ def test_all_images_share_each_draw(kind: str) -> None:
             states=torch.ones(30, 4),
         )
     )
-    shared = SharedDraws(noise, 3)
+    shared = shared_draws(noise, 3)
     states = torch.ones(3 * 5, 4)
     drawn = shared.sample_at(states, generator=generator()).view(3, 5, 4)
     assert torch.equal(drawn, drawn[:, :1].expand(3, 5, 4))
@@ -214,7 +214,7 @@ def test_all_images_share_each_draw(kind: str) -> None:
 
 def test_draws_of_dense_noise_come_in_blocks() -> None:
     dense = Dense(torch.tensor([[2.0, 1], [1, 1]]))
-    shared = SharedDraws(dense, 3, generator()).to(device="cpu")
+    shared = shared_draws(dense, 3, generator()).to(device="cpu")
     first, second = (shared.sample_at(torch.zeros(6, 2), generator=generator(9)) for _ in range(2))
     rows = dense.sample((6,), generator=generator())
     torch.testing.assert_close(first, rows[:3].repeat_interleave(2, 0))
