@@ -45,15 +45,23 @@ def plot_accuracy(summary: xr.Dataset, ax: Axes, *, condition: str) -> None:
 
     The condition "clean", where there is one, is strength 0. `legend_below` names the lines of a whole figure.
 
-    Args:
-        summary: dims (noise, condition), variables `accuracy`, `low`, `high` as fractions; coords
-            `modification` and `strength` on `condition`.
-        ax: where to draw.
-        condition: the name of the modification or attack, such as "motion_blur" or "pgd".
+    Parameters
+    ----------
+    summary : xarray.Dataset
+        Dims (noise, condition), variables `accuracy`, `low`, `high` as fractions; coords `modification` and `strength`
+        on `condition`.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    condition : str
+        The name of the modification or attack, such as "motion_blur" or "pgd".
 
-    Raises:
-        ValueError: a variable is missing, or `condition` is not in `summary`.
+    Raises
+    ------
+    ValueError
+        If a variable is missing, or `condition` is not in `summary`.
 
+    Examples
+    --------
     >>> accuracy = xr.DataArray([[0.9, 0.5]], dims=("noise", "condition"), coords={"noise": ["none"],
     ...     "modification": ("condition", ["clean", "pgd"]), "strength": ("condition", [0.0, 0.1])})
     >>> from neurovar.plotting import figure
@@ -67,6 +75,7 @@ def plot_accuracy(summary: xr.Dataset, ax: Axes, *, condition: str) -> None:
     strength = rows["strength"].values
     for index, (noise, look) in enumerate(noise_styles(rows["noise"].values).items()):
         row = rows.isel(noise=index)
+        # Bands and not bars: at one strength eight noises lie side by side, whose bars would hide one another.
         ax.fill_between(strength, row["low"], row["high"], color=look["color"], alpha=0.12, linewidth=0)
         ax.plot(strength, row["accuracy"].values, label=readable(noise), clip_on=False, **look)
     ax.set_xlabel(_axis_name(rows, condition))
@@ -79,15 +88,25 @@ def plot_accuracy(summary: xr.Dataset, ax: Axes, *, condition: str) -> None:
 def plot_accuracy_bars(summary: xr.Dataset, ax: Axes, *, condition: str, strength: float = 0.0) -> None:
     """Draw accuracy under one condition: a point with its 95 % interval for each noise, named on the y axis.
 
-    Args:
-        summary: as for `plot_accuracy`.
-        ax: where to draw.
-        condition: the modification or attack; "clean" for none.
-        strength: one of the strengths of `condition`.
+    Parameters
+    ----------
+    summary : xarray.Dataset
+        Dims (noise, condition), variables `accuracy`, `low`, `high` as fractions; coords `modification` and `strength`
+        on `condition`.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    condition : str
+        The modification or attack; "clean" for none.
+    strength : float, optional
+        One of the strengths of `condition`.
 
-    Raises:
-        ValueError: a variable is missing, or the condition or the strength is not in `summary`.
+    Raises
+    ------
+    ValueError
+        If a variable is missing, or the condition or the strength is not in `summary`.
 
+    Examples
+    --------
     >>> accuracy = xr.DataArray([[0.9], [0.8]], dims=("noise", "condition"), coords={
     ...     "noise": ["none", "v4"], "modification": ("condition", ["clean"]), "strength": ("condition", [0.0])})
     >>> from neurovar.plotting import figure
@@ -124,6 +143,7 @@ def _by_strength(summary: xr.Dataset, condition: str) -> xr.Dataset:
         raise ValueError(
             f"expected accuracy (noise, condition), got {summary['accuracy'].dims}: select one of the others"
         )
+    # Clean images are strength 0 of every modification, unless it has its own: two points there would fold the line.
     strength = np.where(modification == "clean", 0.0, summary["strength"].values)
     wanted = modification == condition
     if not np.any(strength[wanted] == 0):
@@ -137,6 +157,8 @@ def _by_strength(summary: xr.Dataset, condition: str) -> xr.Dataset:
 def noise_styles(noises: Iterable[str]) -> dict[str, Look]:
     """Colour and marker by where the noise comes from; line and marker by which control of it this is."""
     split = {str(noise): family_and_control(str(noise)) for noise in noises}
+    # Families without a colour of their own get the spare ones in the order in which they come, so that the panels of
+    # one figure agree; a control has its family's colour.
     unknown = dict.fromkeys(family for family, _ in split.values() if family not in _FAMILIES)
     spare = (dict(zip(("color", "marker"), pair)) for pair in zip(cycle(_SPARE_COLORS), cycle(_SPARE_MARKERS)))
     looks: dict[str, Look] = _FAMILIES | dict(zip(unknown, spare))
@@ -155,6 +177,7 @@ def condition_name(row: xr.Dataset | xr.DataArray) -> str:
     norm = _norm(row)
     gradient = str(row["gradient"].item()) if "gradient" in row.coords else ""
     follows = "" if gradient in ("averaged", "none") else readable(gradient)
+    # L∞ and the averaged gradient are what is expected of an attack on noise: a name is longer only where it differs.
     parts = [
         readable(name),
         _LOSSES.get(loss, readable(loss)),
@@ -167,9 +190,9 @@ def condition_name(row: xr.Dataset | xr.DataArray) -> str:
 
 def _axis_name(rows: xr.Dataset, condition: str) -> str:
     """What the strengths of a condition are."""
-    one = rows.isel(condition=np.flatnonzero(rows["modification"].values == condition)[0])
-    if _is_attack(one):
-        return f"{readable(condition)} ε ({_norm(one)}, pixels 0–1)"
+    row = rows.isel(condition=np.flatnonzero(rows["modification"].values == condition)[0])
+    if _is_attack(row):
+        return f"{readable(condition)} ε ({_norm(row)}, pixels 0–1)"
     return f"{readable(condition)} strength"
 
 

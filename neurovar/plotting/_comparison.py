@@ -16,13 +16,25 @@ N_COLUMNS = 4
 def plot_comparison(comparison: xr.Dataset, profiles: xr.Dataset) -> Figure:
     """Distributions, curves and spectra of all systems, and a panel for each statistic that some system has.
 
-    Args:
-        comparison: as `neurovar.statistics.compare` gives it.
-        profiles: as `neurovar.statistics.profiles` gives it, of the same systems.
+    Parameters
+    ----------
+    comparison : xarray.Dataset
+        As `neurovar.statistics.compare` gives it.
+    profiles : xarray.Dataset
+        As `neurovar.statistics.profiles` gives it, of the same systems.
 
-    Raises:
-        ValueError: a variable is missing.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With the panels of all systems and one legend below them.
 
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
+
+    Examples
+    --------
     >>> import neurovar
     >>> systems = {"V4": neurovar.statistics.population(n_stimuli=60, n_repeats=4, n_units=8, counts=True, rng=0)}
     >>> table = neurovar.statistics.compare(systems, ranks=(1, 4), n_resamples=2, n_subsamples=1, rng=0)
@@ -32,7 +44,7 @@ def plot_comparison(comparison: xr.Dataset, profiles: xr.Dataset) -> Figure:
     require(comparison, "estimate", "statistic")
     defined = comparison["estimate"].notnull().any("system").values
     statistics = [str(name) for name in comparison["statistic"].values[defined]]
-    n_rows = 1 + -(-len(statistics) // N_COLUMNS)
+    n_rows = 1 + -(-len(statistics) // N_COLUMNS)  # a row of profiles, then one for every four statistics, rounded up
     drawing, axes = figure(n_rows, N_COLUMNS, width=7.2, height=1.7 * n_rows + 0.6)
     plot_densities(profiles, axes[0, 0])
     plot_curves(profiles, axes[0, 1])
@@ -40,8 +52,9 @@ def plot_comparison(comparison: xr.Dataset, profiles: xr.Dataset) -> Figure:
     plot_profile_spectra(profiles, "noise_spectrum", axes[0, 3])
     for name, ax in zip(statistics, axes[1:].flat):
         plot_statistic(comparison, name, ax)
-        ax.set_xticks([])
+        ax.set_xticks([])  # the legend below names the systems, and says once what the bars are
         note(ax, "")
+    # Statistics that no system has get no panel; the panels that are left over go.
     for ax in axes[1:].flat[len(statistics) :]:
         ax.remove()
     _one_legend(drawing, profiles)
@@ -65,13 +78,20 @@ def _one_legend(drawing: Figure, profiles: xr.Dataset) -> None:
 def plot_densities(profiles: xr.Dataset, ax: Axes) -> None:
     """Draw how often each system's pairs have which noise correlation.
 
-    Args:
-        profiles: variable `density` (system, correlation).
-        ax: where to draw.
+    Parameters
+    ----------
+    profiles : xarray.Dataset
+        As `neurovar.statistics.profiles` gives it: variable `density` (system, correlation).
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing.
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> density = xr.DataArray([[0.5, 0.5]], dims=("system", "correlation"),
@@ -83,6 +103,7 @@ def plot_densities(profiles: xr.Dataset, ax: Axes) -> None:
     require(profiles, "density", "correlation", "system")
     ax.axvline(0, color=PALE, linewidth=0.6, zorder=0)
     lines = []
+    # Steps, because a density is that of a bin; no fill, because systems lie over one another.
     for (_, look), density in zip(_looks(profiles).items(), profiles["density"]):
         shape = {"color": look["color"], "linestyle": look["linestyle"]}
         lines += ax.step(profiles["correlation"].values, density.values, where="mid", **shape)
@@ -94,13 +115,21 @@ def plot_densities(profiles: xr.Dataset, ax: Axes) -> None:
 def plot_curves(profiles: xr.Dataset, ax: Axes) -> None:
     """Draw each system's noise correlation against signal correlation: means over bins of pairs ± 1 standard error.
 
-    Args:
-        profiles: variables `signal_correlation`, `noise_correlation`, `standard_error` (system, bin).
-        ax: where to draw.
+    Parameters
+    ----------
+    profiles : xarray.Dataset
+        As `neurovar.statistics.profiles` gives it: variables `signal_correlation`, `noise_correlation`,
+        `standard_error` (system, bin).
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing.
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> bins = {name: (("system", "bin"), [[0.1, 0.2]]) for name in
@@ -113,10 +142,10 @@ def plot_curves(profiles: xr.Dataset, ax: Axes) -> None:
     ax.axhline(0, color=PALE, linewidth=0.6, zorder=0)
     lines = []
     for number, look in enumerate(_looks(profiles).values()):
-        one = profiles.isel(system=number)
-        x, y, error = (one[name].values for name in ("signal_correlation", "noise_correlation", "standard_error"))
+        curve = profiles.isel(system=number)
+        x, y, error = (curve[name].values for name in ("signal_correlation", "noise_correlation", "standard_error"))
         interval(ax, x, y - error, y + error, color=look["color"])
-        known = np.isfinite(y)
+        known = np.isfinite(y)  # bins that are empty in this system do not break its line
         lines += ax.plot(x[known], y[known], **look, markersize=2.5)
     if profiles["noise_correlation"].isnull().all():
         ax.text(0.5, 0.5, "n/a", transform=ax.transAxes, ha="center", fontsize=7, color=GREY)
@@ -129,14 +158,22 @@ def plot_curves(profiles: xr.Dataset, ax: Axes) -> None:
 def plot_profile_spectra(profiles: xr.Dataset, variable: str, ax: Axes) -> None:
     """Draw the eigenspectra of the signal or of the noise of all systems that have one.
 
-    Args:
-        profiles: the variable (system, rank), attrs["method"].
-        variable: "spectrum" or "noise_spectrum".
-        ax: where to draw.
+    Parameters
+    ----------
+    profiles : xarray.Dataset
+        The variable (system, rank), attrs["method"].
+    variable : {"spectrum", "noise_spectrum"}
+        "spectrum" or "noise_spectrum".
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing.
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> spectrum = xr.DataArray([[4.0, 2.0]], dims=("system", "rank"), coords={"system": ["V4"], "rank": [1, 2]})
@@ -146,12 +183,13 @@ def plot_profile_spectra(profiles: xr.Dataset, variable: str, ax: Axes) -> None:
     """
     require(profiles, variable, "system", "rank", attrs=("method",))
     label = f"{'noise' if variable == 'noise_spectrum' else 'signal'} variance λₙ/λ₁"
+    # Without a positive variance a logarithmic axis has no range: an empty panel says so instead.
     if not (profiles[variable] > 0).any():
         ax.set(xlabel="rank n", ylabel=label, xticks=[], yticks=[])
         ax.text(0.5, 0.5, "n/a", transform=ax.transAxes, ha="center", fontsize=7, color=GREY)
         return
     method = {"method": profiles.attrs["method"]}
-    spectra = {str(one["system"].item()): one.assign_attrs(method) for one in profiles[variable]}
+    spectra = {str(spectrum["system"].item()): spectrum.assign_attrs(method) for spectrum in profiles[variable]}
     plot_spectrum(spectra, ax)
     ax.set_ylabel(label)
 

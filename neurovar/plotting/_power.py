@@ -14,13 +14,20 @@ def plot_power(result: xr.Dataset, ax: Axes) -> None:
 
     Bars are ± 1 Monte Carlo standard error; a bias within two of them is drawn hollow, as it may be none.
 
-    Args:
-        result: as `neurovar.statistics.repeats_needed` gives it.
-        ax: where to draw.
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `neurovar.statistics.repeats_needed` gives it.
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing.
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> names = ("standard_error", "standard_error_error", "bias", "bias_error")
@@ -35,15 +42,18 @@ def plot_power(result: xr.Dataset, ax: Axes) -> None:
     bias, of_bias = np.abs(result["bias"].values), result["bias_error"].values
     _line(ax, repeats, result["standard_error"].values, result["standard_error_error"].values, VERMILION, "o")
     _line(ax, repeats, bias, of_bias, BLUE, "s")
+    # |bias| of a statistic without bias is never 0 in a simulation: within two errors it may be none.
     unsure = bias <= 2 * of_bias
     ax.plot(repeats[unsure], bias[unsure], color=BLUE, marker="s", markerfacecolor="white", linestyle="none")
+    # Lines without points stand for both in the legend: those above are drawn in pieces.
     ax.plot([], [], color=VERMILION, marker="o", label="standard error")
     ax.plot([], [], color=BLUE, marker="s", label="|bias|")
     if "precision" in result.attrs:
         precision, needed = result.attrs["precision"], result.attrs["repeats_for_precision"]
         ax.axhline(precision, **_WANTED)
         note(ax, f"{_repeats(needed)} for ± {precision:g}")
-    ax.set(ylabel="error of the statistic", ylim=(0, 1.35 * ax.get_ylim()[1]))  # room for the legend
+    # A third more than the errors need, as room for the legend.
+    ax.set(ylabel="error of the statistic", ylim=(0, 1.35 * ax.get_ylim()[1]))
     _count_repeats(ax, repeats)
     ax.legend(loc="upper right", handlelength=1.8)
 
@@ -52,13 +62,20 @@ def plot_power(result: xr.Dataset, ax: Axes) -> None:
 def plot_detection(result: xr.Dataset, ax: Axes) -> None:
     """Draw the power of detecting the difference asked for against the number of repeats in each group.
 
-    Args:
-        result: as `neurovar.statistics.repeats_needed` gives it for a `difference`.
-        ax: where to draw.
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `neurovar.statistics.repeats_needed` gives it for a `difference`.
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable, or the difference, is missing.
+    Raises
+    ------
+    ValueError
+        If a variable, or the difference, is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> result = xr.Dataset({name: ("n_repeats", [0.2, 0.9]) for name in ("power", "power_error")},
@@ -93,6 +110,7 @@ def _repeats(needed: float) -> str:
 def _count_repeats(ax: Axes, repeats: np.ndarray) -> None:
     """A logarithmic axis whose ticks are the numbers tried."""
     ax.set(xscale="log", xlabel="repeats of each stimulus")
+    # A logarithmic axis names its own minor ticks (3, 4, 6 × 10⁰) between and over the numbers that were tried.
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xticks(repeats, [f"{count:d}" for count in repeats])

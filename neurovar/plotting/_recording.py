@@ -27,12 +27,23 @@ from neurovar.plotting._style import (
 def plot_recording(description: xr.Dataset) -> Figure:
     """Four panels of one column: noise correlations, variance against mean, reliability, the two correlations.
 
-    Args:
-        description: as `neurovar.statistics.describe` gives it.
+    Parameters
+    ----------
+    description : xarray.Dataset
+        As `neurovar.statistics.describe` gives it.
 
-    Raises:
-        ValueError: a variable is missing.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With four panels.
 
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
+
+    Examples
+    --------
     >>> from neurovar import statistics
     >>> da = statistics.population(n_stimuli=60, n_repeats=5, n_units=8, counts=True, rng=0)
     >>> len(plot_recording(statistics.describe(da, rng=0)).axes)
@@ -50,14 +61,23 @@ def plot_recording(description: xr.Dataset) -> Figure:
 def plot_distribution(description: xr.Dataset, statistic: str, ax: Axes) -> None:
     """Draw how often a statistic has which value, with a line at its mean; the reason where it has none.
 
-    Args:
-        description: has the variable `statistic`, of units or of pairs, with attrs["reason"].
-        statistic: "noise_correlation", "signal_correlation", "reliability" or "fano_factor".
-        ax: where to draw.
+    Parameters
+    ----------
+    description : xarray.Dataset
+        As `neurovar.statistics.describe` gives it: the variable `statistic`, (unit) or (pair), with attrs["label"] and
+        attrs["reason"].
+    statistic : str
+        The name of a statistic of units or of pairs, such as "noise_correlation" or "fano_factor".
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: the variable is missing.
+    Raises
+    ------
+    ValueError
+        If the variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> values = xr.DataArray([0.1, 0.3], dims="unit", attrs={"reason": ""})
@@ -71,8 +91,9 @@ def plot_distribution(description: xr.Dataset, statistic: str, ax: Axes) -> None
     ax.set(xlabel=label, ylabel="pairs of units" if variable.dims == ("pair",) else "units")
     values = _finite(variable)
     if not values.size:
-        _say(ax, variable)
+        _write_reason(ax, variable)
         return
+    # Rice's rule, 2 n^⅓ bins: enough to see a shape, few enough that bars of few units do not look like one.
     ax.hist(values, bins=min(40, max(5, round(2 * values.size ** (1 / 3)))), color=BLUE)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -86,13 +107,20 @@ def plot_variance(description: xr.Dataset, ax: Axes) -> None:
 
     Units whose mean or variance is not positive have no logarithm and are left out.
 
-    Args:
-        description: variables `mean_response`, `noise_variance` (unit), attrs["units"] if known.
-        ax: where to draw.
+    Parameters
+    ----------
+    description : xarray.Dataset
+        Variables `mean_response`, `noise_variance` (unit), attrs["units"] if known.
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing.
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> moments = {name: ("unit", [1.0, 2.0]) for name in ("mean_response", "noise_variance")}
@@ -106,9 +134,10 @@ def plot_variance(description: xr.Dataset, ax: Axes) -> None:
     shown = (mean > 0) & (variance > 0)
     ax.set(xlabel=f"mean{' ' if len(units) < 15 else chr(10)}({units})", ylabel=f"noise variance\n({units})²")
     if not shown.any():
-        _say(ax, description["noise_variance"], otherwise="no unit has a positive mean")
+        _write_reason(ax, description["noise_variance"], otherwise="no unit has a positive mean")
         return
     ax.set(xscale="log", yscale="log")
+    # The variance of Poisson counts is their mean; in any other unit of measure the line would mean nothing.
     if units == "spike count":
         ends = mean[shown].min(), mean[shown].max()
         ax.plot(ends, ends, color=BLACK, linestyle="--", label="Poisson")
@@ -123,13 +152,20 @@ def plot_signal_noise(description: xr.Dataset, ax: Axes) -> None:
 
     Signal correlations beyond ±1 (their estimate has no bound) are left out.
 
-    Args:
-        description: variables `noise_correlation`, `signal_correlation` (pair).
-        ax: where to draw.
+    Parameters
+    ----------
+    description : xarray.Dataset
+        Variables `noise_correlation`, `signal_correlation` (pair).
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing.
+    Raises
+    ------
+    ValueError
+        If a variable is missing.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> pairs = {name: ("pair", [0.1, 0.2]) for name in ("noise_correlation", "signal_correlation")}
@@ -139,14 +175,15 @@ def plot_signal_noise(description: xr.Dataset, ax: Axes) -> None:
     """
     require(description, "noise_correlation", "signal_correlation")
     noise, signal = description["noise_correlation"].values, description["signal_correlation"].values
-    shown = np.isfinite(noise) & (np.abs(signal) <= 1)
+    shown = np.isfinite(noise) & (np.abs(signal) <= 1)  # no NaN: a comparison with it is false
     ax.set(xlabel="signal correlation", ylabel="noise correlation")
     if not shown.any():
         refused = next((name for name in ("noise_correlation", "signal_correlation") if _reason(description[name])), "")
-        _say(ax, description[refused or "signal_correlation"])
+        _write_reason(ax, description[refused or "signal_correlation"])
         return
     ax.axhline(0, color=PALE, linewidth=0.6, zorder=0)
-    norm = LogNorm(vmin=0.2)  # below 1, so that a single pair is not white
+    # Counts of pairs span decades; the scale begins below 1, so that a single pair is not white.
+    norm = LogNorm(vmin=0.2)
     ax.hexbin(signal[shown], noise[shown], gridsize=24, norm=norm, mincnt=1, cmap="Blues", linewidths=0.1)
     note(ax, "darker: more pairs")
 
@@ -159,7 +196,7 @@ def _reason(variable: xr.DataArray) -> str:
     return variable.attrs.get("reason", "")
 
 
-def _say(ax: Axes, variable: xr.DataArray, *, otherwise: str = "no finite value") -> None:
+def _write_reason(ax: Axes, variable: xr.DataArray, *, otherwise: str = "no finite value") -> None:
     """Why there is nothing to draw."""
     text = textwrap.fill(f"n/a: {_reason(variable) or otherwise}", 26)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=6, color=GREY)

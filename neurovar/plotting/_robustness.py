@@ -40,18 +40,29 @@ def plot_convergence(
 
     An attack that has converged gives flat lines at the right; accuracy that still falls there is not yet a result.
 
-    Args:
-        summary: dims (noise, condition), variables `accuracy`, `low`, `high` as fractions; coords on `condition` as
-            `robustness.evaluate` gives them. Of its conditions those are drawn that follow the averaged gradient.
-        ax: where to draw.
-        against: the number of noise draws K, or of steps.
-        condition: the name of the attack, such as "apgd".
-        strength: its ε.
-        loss: the loss that it climbs, where the summary has several.
+    Parameters
+    ----------
+    summary : xarray.Dataset
+        Dims (noise, condition), variables `accuracy`, `low`, `high` as fractions; coords on `condition` as
+        `robustness.evaluate` gives them. Of its conditions those are drawn that follow the averaged gradient.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    against : {"n_draws", "n_steps"}
+        The number of noise draws K, or of steps.
+    condition : str
+        The name of the attack, such as "apgd".
+    strength : float
+        Its ε.
+    loss : str, optional
+        The loss that it climbs, where the summary has several.
 
-    Raises:
-        ValueError: a variable is missing, there are not at least two such conditions, or they differ otherwise too.
+    Raises
+    ------
+    ValueError
+        If a variable is missing, there are not at least two such conditions, or they differ otherwise too.
 
+    Examples
+    --------
     >>> coords = {"noise": ["none"], "modification": ("condition", ["pgd", "pgd"]), "n_draws": ("condition", [5, 1]),
     ...           "strength": ("condition", [0.1, 0.1]), "gradient": ("condition", ["averaged", "averaged"]),
     ...           "loss": ("condition", ["dlr", "dlr"])}
@@ -88,14 +99,17 @@ def _alike(summary: xr.Dataset, against: str, condition: str, strength: float, l
         & (summary["gradient"].values == "averaged")
     )
     rows = summary.isel(condition=np.flatnonzero(wanted)).sortby(against)
-    said = " ".join(filter(None, (condition, loss, f"ε={strength:g}")))
+    attack = " ".join(filter(None, (condition, loss, f"ε={strength:g}")))
     if rows.sizes["condition"] < 2:
-        raise ValueError(f"expected at least two conditions of {said}, got {rows.sizes['condition']}")
+        raise ValueError(f"expected at least two conditions of {attack}, got {rows.sizes['condition']}")
+    # A line that changes two settings at once would show neither; a setting that an attack does not have is NaN.
     others = [name for name in SETTINGS if name != against and name in rows.coords]
     varying = [name for name in others if len(set(rows[name].values[~_missing(rows[name].values)])) > 1]
     if varying or len(set(rows[against].values)) < len(rows[against]):
         what = ", ".join(varying) or f"nothing, {against} neither"
-        raise ValueError(f"expected conditions of {said} that differ in {against} only, got some that differ in {what}")
+        raise ValueError(
+            f"expected conditions of {attack} that differ in {against} only, got some that differ in {what}"
+        )
     return rows
 
 
@@ -110,14 +124,21 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
     Outlined: the test that a noise was made from. Only what lies outside shows whether a noise helps against what it
     has not seen.
 
-    Args:
-        summary: dims (noise, condition), variable `accuracy` as fractions; coords `modification` and `strength` on
-            `condition`, and `source` on `noise` where known, such as "pgd ε=0.1 linf" or "motion_blur 3".
-        ax: where to draw.
+    Parameters
+    ----------
+    summary : xarray.Dataset
+        Dims (noise, condition), variable `accuracy` as fractions; coords `modification` and `strength` on `condition`,
+        and `source` on `noise` where known, such as "pgd ε=0.1 linf" or "motion_blur 3".
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing, or there is nothing to draw.
+    Raises
+    ------
+    ValueError
+        If a variable is missing, or there is nothing to draw.
 
+    Examples
+    --------
     >>> coords = {"noise": ["none", "full"], "modification": ("condition", ["clean", "pgd"]),
     ...           "strength": ("condition", [0.0, 0.1]), "source": ("noise", ["", "pgd ε=0.1 linf"])}
     >>> accuracy = xr.DataArray([[0.9, 0.1], [0.8, 0.3]], dims=("noise", "condition"), coords=coords)
@@ -131,7 +152,7 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
     accuracy = summary["accuracy"].transpose("noise", "condition")
     if not accuracy.size:
         raise ValueError(f"expected at least one noise and one condition, got {dict(accuracy.sizes)}")
-    ax.set_facecolor(PALE)  # what could not be run
+    ax.set_facecolor(PALE)  # seen where a cell is NaN: what could not be run
     ax.imshow(accuracy.values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     tests = [condition_name(accuracy.isel(condition=i)) for i in range(accuracy.sizes["condition"])]
     ax.set_xticks(range(len(tests)), tests, rotation=40, ha="right", rotation_mode="anchor")
@@ -140,7 +161,7 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(accuracy.values):
-        shade = "white" if value <= 0.5 else BLACK
+        shade = "white" if value <= 0.5 else BLACK  # the lower half of the colour map is dark
         text = f"{value:.2f}" if np.isfinite(value) else "n/a"
         ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=shade)
     for row, column in _made_from(accuracy):
@@ -166,13 +187,20 @@ def _made_from(accuracy: xr.DataArray) -> list[tuple[int, int]]:
 def plot_honesty(report: xr.Dataset, ax: Axes) -> None:
     """Draw the sanity checks of an evaluation, each as passed, failed or not run with its figure, under the verdict.
 
-    Args:
-        report: as `neurovar.robustness.honesty` returns it.
-        ax: where to draw; the whole of it is used. About 0.17 inches a check are readable.
+    Parameters
+    ----------
+    report : xarray.Dataset
+        As `neurovar.robustness.honesty` returns it.
+    ax : matplotlib.axes.Axes
+        Where to draw; the whole of it is used. About 0.17 inches a check are readable.
 
-    Raises:
-        ValueError: a variable or the verdict is missing, or a status is unknown.
+    Raises
+    ------
+    ValueError
+        If a variable or the verdict is missing, or a status is unknown.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> columns = {"status": ["pass", "fail"], "figure": [0.01, 0.4], "bound": [0.02, 0.0]}
@@ -186,6 +214,7 @@ def plot_honesty(report: xr.Dataset, ax: Axes) -> None:
     verdict, _, why = str(report.attrs["verdict"]).partition(": ")
     lines = [f"Verdict: {verdict}", *textwrap.wrap(why, VERDICT_COLUMNS)]
     n_checks = report.sizes["check"]
+    # One row of data units a check, counted downwards from 0; the verdict and the heading have the rows above.
     ax.set(xlim=(0, 1), ylim=(n_checks - 0.5, -2.2 - len(lines)))
     ax.axis("off")
     for line, text in enumerate(lines):

@@ -26,15 +26,24 @@ def plot_spectrum(
     Values that are not positive have no logarithm and are left out. A fit is a thin black line over its ranks.
     Estimates of different estimators differ in their biases: draw each in a panel of its own.
 
-    Args:
-        spectra: by name, each (rank) with attrs["method"], as `neurovar.statistics` gives them; the first is cortex.
-        ax: where to draw.
-        fits: by name, the power laws to draw over some of the spectra.
-        d: dimensions of the stimuli, if they are known: dashed, the slope −(1 + 2/d) from the first spectrum's λ₁.
+    Parameters
+    ----------
+    spectra : mapping of str to xarray.DataArray
+        By name, each (rank) with attrs["method"], as `neurovar.statistics` gives them; the first is cortex.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    fits : mapping of str to PowerLaw, optional
+        By name, the power laws to draw over some of the spectra.
+    d : float, optional
+        Dimensions of the stimuli, if they are known: dashed, the slope −(1 + 2/d) from the first spectrum's λ₁.
 
-    Raises:
-        ValueError: no spectrum, spectra of several methods, or a fit without its spectrum.
+    Raises
+    ------
+    ValueError
+        If no spectrum, spectra of several methods, or a fit without its spectrum.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> spectrum = xr.DataArray([4.0, 2.0, -1.0], dims="rank", coords={"rank": [1, 2, 3]}, attrs={"method": "cvpca"})
@@ -54,13 +63,15 @@ def plot_spectrum(
         lines += ax.plot(drawn["rank"].values, drawn.values, color=look["color"], linestyle=look["linestyle"])
         names.append((name if drawn.size else f"{name} (n/a)") + (f", α = {fit.exponent:.2f}" if fit else ""))
         if fit:
+            # The fit is of variances; like the spectrum it is drawn in parts of the first one.
             rank = np.array(fit.ranks, dtype=float)
             ax.plot(rank, fit.amplitude / first * rank**-fit.exponent, color=BLACK, linewidth=0.8, zorder=4)
     if d is not None:
+        # Only the slope of the bound means something: it starts at the first point of all spectra, (1, 1).
         bound, last = smoothness_bound(d), max(int(spectrum["rank"].max()) for spectrum in spectra.values())
         lines += ax.plot([1, last], [1, last**-bound], color=GREY, linestyle="--", linewidth=0.8, zorder=1)
         names.append(f"bound 1 + 2/d = {bound:.2f}")
-    # lines and names are given, because a legend that collects them leaves out names like "_blocks.4"
+    # Lines and names are given, because a legend that collects them leaves out names like "_blocks.4".
     ax.legend(lines, names, loc="lower left", handlelength=1.6)
     ax.set(xscale="log", yscale="log", xlabel="rank n", ylabel="variance λₙ/λ₁")
     plain_numbers(ax)

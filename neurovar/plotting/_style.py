@@ -41,7 +41,8 @@ _STYLE: Any = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.dpi": 200,
-    "text.parse_math": False,  # the name of a layer is never a formula
+    # The name of a layer is never a formula, whatever dollar signs it has.
+    "text.parse_math": False,
 }
 
 
@@ -49,6 +50,13 @@ _STYLE: Any = {
 def style() -> Iterator[None]:
     """The style of every figure here, as a context for drawing of one's own; it ends with the context.
 
+    Yields
+    ------
+    None
+        Nothing: matplotlib's parameters are set meanwhile.
+
+    Examples
+    --------
     >>> import matplotlib
     >>> with style():
     ...     matplotlib.rcParams["font.size"]
@@ -62,8 +70,24 @@ def style() -> Iterator[None]:
 def figure(
     nrows: int = 1, ncols: int = 1, *, width: float = COLUMN_WIDTH, height: float = 2.6
 ) -> tuple[Figure, np.ndarray]:
-    """A Figure of `width` × `height` inches outside pyplot, and its (nrows, ncols) array of Axes.
+    """A Figure outside pyplot, and its Axes.
 
+    Parameters
+    ----------
+    nrows, ncols : int, optional
+        The numbers of panels.
+    width, height : float, optional
+        Of the whole figure, in inches; a column of a paper is `COLUMN_WIDTH` wide.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        Whose layout makes room for labels and legends.
+    axes : numpy.ndarray
+        (nrows, ncols), of Axes.
+
+    Examples
+    --------
     >>> fig, axes = figure(1, 2, width=7, height=2.5)
     >>> axes.shape
     (1, 2)
@@ -76,12 +100,22 @@ def figure(
 def legend_below(drawing: Figure, *, ncols: int = 3) -> None:
     """One legend under all the panels of a figure: each labelled line once, in the order first drawn.
 
+    Parameters
+    ----------
+    drawing : matplotlib.figure.Figure
+        Whose panels have labelled lines.
+    ncols : int, optional
+        Columns of the legend.
+
+    Examples
+    --------
     >>> fig, axes = figure()
     >>> line = axes[0, 0].plot([0, 1], label="V4")
     >>> legend_below(fig)
     >>> [text.get_text() for text in fig.legends[0].get_texts()]
     ['V4']
     """
+    # The panels of a figure have the same lines: the first of each name stands for all.
     entries: dict[str, Any] = {}
     for ax in drawing.axes:
         for handle, label in zip(*ax.get_legend_handles_labels()):
@@ -114,6 +148,7 @@ def family_and_control(noise: str) -> tuple[str, str]:
 
 def interval(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, *, color: str) -> None:
     """Vertical bars; unlike `errorbar` they may miss the point, as a bootstrap interval of a biased estimate does."""
+    # `errorbar` takes lengths above and below the point, which must not be negative: lines from end to end may miss it.
     x, low, high = np.broadcast_arrays(np.asarray(x), np.asarray(low), np.asarray(high))
     known = np.isfinite(low) & np.isfinite(high)
     ax.vlines(x[known], low[known], high[known], color=color)
@@ -127,6 +162,7 @@ def plain_numbers(ax: Axes) -> None:
     """Ticks of a logarithmic axis at 1, 2, 5 or, over more than two decades, at powers of ten; no formulas."""
     for axis in (ax.xaxis, ax.yaxis):
         low, high = axis.get_view_interval()
+        # Over two decades and more three ticks a decade would write numbers over one another.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())

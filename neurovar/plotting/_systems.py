@@ -36,14 +36,23 @@ _NETWORK_COLORS = (BLUE, GREEN, PURPLE, SKY, ORANGE, BLACK)
 def plot_statistic(comparison: xr.Dataset, statistic: str, ax: Axes) -> None:
     """Draw one statistic of every system as a point with its 95 % interval; "n/a" where it is undefined.
 
-    Args:
-        comparison: dims (statistic, system), variables `estimate`, `low`, `high`; the first system is cortex.
-        statistic: one of the `statistic` coordinate.
-        ax: where to draw.
+    Parameters
+    ----------
+    comparison : xarray.Dataset
+        As `neurovar.statistics.compare` gives it: dims (statistic, system), variables `estimate`, `low`, `high`, and
+        the coordinate `axis_label` of statistic; the first system is cortex.
+    statistic : str
+        One of the `statistic` coordinate.
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable is missing, or `statistic` is not in `comparison`.
+    Raises
+    ------
+    ValueError
+        If a variable is missing, or `statistic` is not in `comparison`.
 
+    Examples
+    --------
     >>> values = xr.DataArray([[0.03, np.nan]], dims=("statistic", "system"),
     ...                       coords={"statistic": ["noise_correlation"], "system": ["V4", "conv1"],
     ...                               "axis_label": ("statistic", ["mean noise correlation"])})
@@ -56,18 +65,19 @@ def plot_statistic(comparison: xr.Dataset, statistic: str, ax: Axes) -> None:
     """
     require(comparison, "statistic", "system", "axis_label", "estimate", "low", "high")
     choose("statistic", statistic, comparison["statistic"].values)
-    one = comparison.sel(statistic=statistic)
-    systems = [str(system) for system in one["system"].values]
+    row = comparison.sel(statistic=statistic)
+    systems = [str(system) for system in row["system"].values]
     for x, look in enumerate(_system_styles(systems).values()):
-        here = one.isel(system=x)
+        here = row.isel(system=x)
         color = look["color"]
         if np.isnan(here["estimate"]):
+            # At the foot of the panel whatever the scale, because there is no value to write it at.
             ax.text(x, 0.04, "n/a", transform=ax.get_xaxis_transform(), ha="center", fontsize=7, color=GREY)
         else:
             interval(ax, [x], here["low"], here["high"], color=color)
             ax.plot([x], [float(here["estimate"])], color=color, marker=look["marker"], linestyle="none")
     _name_systems(ax, systems)
-    ax.set_ylabel(str(one["axis_label"].item()))
+    ax.set_ylabel(str(row["axis_label"].item()))
     note(ax, "bars: 95 % interval")
 
 
@@ -77,13 +87,20 @@ def plot_spectra(comparison: xr.Dataset, ax: Axes) -> None:
 
     Values that are not positive (cross-validated noise around zero) have no logarithm and are left out.
 
-    Args:
-        comparison: variable `spectrum` (system, rank), ranks from 1; attrs["exponent_ranks"] = [first, last].
-        ax: where to draw.
+    Parameters
+    ----------
+    comparison : xarray.Dataset
+        Variable `spectrum` (system, rank), ranks from 1; attrs["exponent_ranks"] = [first, last].
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: the spectrum or the fitted ranks are missing.
+    Raises
+    ------
+    ValueError
+        If the spectrum or the fitted ranks are missing.
 
+    Examples
+    --------
     >>> spectrum = xr.DataArray([[4.0, 2.0, -1.0]], dims=("system", "rank"),
     ...                         coords={"system": ["V4"], "rank": [1, 2, 3]})
     >>> from neurovar.plotting import figure
@@ -98,12 +115,13 @@ def plot_spectra(comparison: xr.Dataset, ax: Axes) -> None:
     styles = _system_styles([str(system) for system in comparison["system"].values])
     lines, names = [], []
     for (system, look), spectrum in zip(styles.items(), comparison["spectrum"].transpose("system", "rank")):
+        # Systems have no unit in common: each spectrum is divided by its first variance, if that is one.
         normalised = spectrum / spectrum[0].where(spectrum[0] > 0)
         positive = normalised[normalised.values > 0]
         shape = {"color": look["color"], "linestyle": look["linestyle"], "zorder": 3 if look is _CORTEX else 2}
         lines += ax.plot(positive["rank"].values, positive.values, **shape)
         names.append(system if positive.size else f"{system} (n/a)")
-    # lines and names are given, because a legend that collects them leaves out names like "_blocks.4"
+    # Lines and names are given, because a legend that collects them leaves out names like "_blocks.4".
     ax.legend([*lines, fitted], [*names, f"fitted ranks {first}–{last}"], loc="lower left", handlelength=1.6)
     ax.set(xscale="log", yscale="log", xlabel="rank n", ylabel="signal variance λₙ/λ₁")
     plain_numbers(ax)
@@ -113,14 +131,22 @@ def plot_spectra(comparison: xr.Dataset, ax: Axes) -> None:
 def plot_correlation_matrix(matrix: xr.DataArray, ax: Axes, *, by: str | None = None) -> None:
     """Draw a correlation matrix on a diverging map centred at 0, whose range is that of the pairs off the diagonal.
 
-    Args:
-        matrix: square (unit, other_unit); its name labels the colour bar.
-        ax: where to draw.
-        by: a coordinate of unit, such as area or layer; units are sorted by it, and its groups are told apart by lines.
+    Parameters
+    ----------
+    matrix : xarray.DataArray
+        Square (unit, other_unit); its name labels the colour bar.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    by : str, optional
+        A coordinate of unit, such as area or layer; units are sorted by it, and its groups are told apart by lines.
 
-    Raises:
-        ValueError: the matrix is not square, or `by` is no coordinate of its units.
+    Raises
+    ------
+    ValueError
+        If the matrix is not square, or `by` is no coordinate of its units.
 
+    Examples
+    --------
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
     >>> matrix = xr.DataArray([[1.0, 0.2], [0.2, 1.0]], dims=("unit", "other_unit"), name="noise_correlation")
@@ -136,8 +162,9 @@ def plot_correlation_matrix(matrix: xr.DataArray, ax: Axes, *, by: str | None = 
         )
         order = np.argsort(matrix[by].values, kind="stable")
         matrix = matrix[order, order]
+    # The ones on the diagonal would take the whole range of colours: it is that of the pairs.
     pairs = np.abs(matrix.values[~np.eye(len(matrix), dtype=bool)])
-    limit = float(np.nanmax(pairs, initial=0.0)) or 1.0
+    limit = float(np.nanmax(pairs, initial=0.0)) or 1.0  # independent units, or one: any range will do
     image = ax.imshow(matrix.values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     beyond = np.nanmax(np.abs(matrix.values)) > limit
     label = readable(str(matrix.name or "correlation"))
@@ -164,14 +191,21 @@ def _name_groups(ax: Axes, group: np.ndarray) -> None:
 def plot_signal_rule(rule_bins: xr.Dataset, ax: Axes) -> None:
     """Draw how noise correlation follows signal correlation: binned pairs ± 1 standard error and the fitted line.
 
-    Args:
-        rule_bins: dim `bin`, variables `signal_correlation`, `noise_correlation`, `standard_error`;
-            attrs `intercept` and `slope` of the line.
-        ax: where to draw.
+    Parameters
+    ----------
+    rule_bins : xarray.Dataset
+        Dim `bin`, variables `signal_correlation`, `noise_correlation`, `standard_error`; attrs `intercept` and `slope`
+        of the line.
+    ax : matplotlib.axes.Axes
+        Where to draw.
 
-    Raises:
-        ValueError: a variable or a coefficient of the line is missing.
+    Raises
+    ------
+    ValueError
+        If a variable or a coefficient of the line is missing.
 
+    Examples
+    --------
     >>> bins = xr.Dataset({name: ("bin", [0.1, 0.2]) for name in
     ...                    ("signal_correlation", "noise_correlation", "standard_error")},
     ...                   attrs={"intercept": 0.0, "slope": 1.0})
@@ -185,7 +219,7 @@ def plot_signal_rule(rule_bins: xr.Dataset, ax: Axes) -> None:
     signal = rule_bins["signal_correlation"].values
     noise, error = rule_bins["noise_correlation"].values, rule_bins["standard_error"].values
     intercept, slope = float(rule_bins.attrs["intercept"]), float(rule_bins.attrs["slope"])
-    ends = np.array([np.nanmin(signal), np.nanmax(signal)])
+    ends = np.array([np.nanmin(signal), np.nanmax(signal)])  # no further than there are data
     equation = f"r = {intercept:.3f} {'+' if slope >= 0 else '−'} {abs(slope):.3f} · signal"
     ax.axhline(0, color=PALE, linewidth=0.6, zorder=0)
     ax.plot(ends, intercept + slope * ends, color=BLACK, label=equation)
@@ -199,13 +233,14 @@ def plot_signal_rule(rule_bins: xr.Dataset, ax: Axes) -> None:
 def _system_styles(systems: Iterable[str]) -> dict[str, Look]:
     """One look a system, the same in every figure that has the same systems; the first is cortex."""
     cortex, *networks = systems
+    # All colours with full lines first, then all with dashed ones: 18 networks look different.
     pairs = cycle(product(("-", "--", ":"), _NETWORK_COLORS))
     looks = ({"color": color, "marker": "s", "linestyle": line} for line, color in pairs)
     return {cortex: _CORTEX, **dict(zip(networks, looks))}
 
 
 def _name_systems(ax: Axes, systems: list[str]) -> None:
-    long = sum(map(len, systems)) > 24
+    long = sum(map(len, systems)) > 24  # letters that fit beside one another below a panel of one column
     turn: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if long else {}
     ax.set_xticks(range(len(systems)), systems, **turn)
     ax.set_xlim(-0.6, len(systems) - 0.4)

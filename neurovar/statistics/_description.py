@@ -225,6 +225,8 @@ def _attempt(compute: Callable[[], np.ndarray], dims: tuple[str, ...], n_values:
 
 def _mean_and_variance(responses: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     """Each unit's mean and noise variance, averages over stimuli weighted by Rₛ − 1."""
+    # The pooled variance weighs stimuli by their degrees of freedom; with the same weights the mean of Poisson counts
+    # is equal to it, and units lie on the diagonal of a figure.
     validate(responses, min_repeats=2)
     weight = repeat_counts(responses) - 1
     mean = (responses.mean("repeat") * weight).sum("stimulus") / weight.sum()

@@ -241,6 +241,7 @@ def _summary(values: np.ndarray, reference: np.ndarray) -> xr.Dataset:
     n = values.shape[1]
     mean, variance = values.mean(axis=1), values.var(axis=1, ddof=1)
     # Var s² = (μ₄ − σ⁴ (n − 3)/(n − 1)) / n for any distribution; that of s by the delta method.
+    # (SE = √(s²), so that its error is that of s² divided by 2 SE.)
     fourth = ((values - mean[:, None]) ** 4).mean(axis=1)
     of_variance = np.sqrt((fourth - variance**2 * (n - 3) / (n - 1)).clip(min=0) / n)
     error = np.sqrt(variance)
@@ -259,6 +260,7 @@ def _summary(values: np.ndarray, reference: np.ndarray) -> xr.Dataset:
 def _power(summary: xr.Dataset, difference: float) -> dict[str, xr.DataArray]:
     """Power of the z-test, and its Monte Carlo error: half of what it changes from SE − error to SE + error."""
     error, of_error = summary["standard_error"], summary["standard_error_error"]
+    # A larger standard error gives a lower power, hence the signs.
     low, power, high = (
         z_test_power((error + shift).clip(min=0), difference) for shift in (of_error, 0 * error, -of_error)
     )
@@ -268,19 +270,34 @@ def _power(summary: xr.Dataset, difference: float) -> dict[str, xr.DataArray]:
 def z_test_power(standard_error: xr.DataArray, difference: float) -> xr.DataArray:
     """Power of a two-sided z-test at `ALPHA` between two values with this standard error each; 1 where it is 0.
 
+    P(|Z + δ/(√2 SE)| > z), z the quantile of the normal distribution at 1 − α/2.
+
+    Parameters
+    ----------
+    standard_error : xarray.DataArray
+        SE of each value.
+    difference : float
+        δ, between their expectations.
+
+    Returns
+    -------
+    xarray.DataArray
+        Like `standard_error`.
+
     Examples
     --------
     >>> z_test_power(xr.DataArray([0.1, 0.5]), 0.4).values.round(3)
     array([0.807, 0.087])
     """
     critical = norm.isf(ALPHA / 2)
-    error = standard_error.values * 2**0.5
+    error = standard_error.values * 2**0.5  # of a difference of two independent values
     shift = np.divide(difference, error, out=np.full(error.shape, np.inf), where=error > 0)
     return standard_error.copy(data=norm.sf(critical - shift) + norm.cdf(-critical - shift))
 
 
 def _fewest(tried: list[int], enough: np.ndarray) -> float:
     """The first number from which on all are enough, or NaN."""
+    # Counted from the end: chance may let a smaller number be enough and the next one not.
     first = len(tried) - int(np.logical_and.accumulate(enough[::-1]).sum())
     return float(tried[first]) if first < len(tried) else np.nan
 
@@ -288,10 +305,12 @@ def _fewest(tried: list[int], enough: np.ndarray) -> float:
 def _signal(pilot: xr.DataArray) -> xr.DataArray:
     """Mean responses (stimulus, unit), drawn in so that each unit's variance over stimuli is that of its signal."""
     repeats = repeat_counts(pilot)
+    # Var_s x̄_s = signal variance + σ² · mean(1/R_s) on average: the second term is what the means owe to noise.
     noise = (residuals(pilot) ** 2).sum(("stimulus", "repeat")) / int((repeats - 1).sum()) * float((1 / repeats).mean())
     means = pilot.mean("repeat")
     if pilot.sizes["stimulus"] > 1:
         center, variance = means.mean("stimulus"), means.var("stimulus", ddof=1)
+        # Multiplied by √part, deviations have the variance that is left; none where noise explains it all.
         part = (1 - noise / variance.where(variance > 0)).clip(min=0).fillna(0)
         means = center + np.sqrt(part) * (means - center)
     kept = {name: pilot.attrs[name] for name in ("units",) if name in pilot.attrs}
@@ -305,9 +324,12 @@ def _log_gains(pilot: xr.DataArray, means: np.ndarray, noise: Covariance) -> Den
     silent = np.flatnonzero(means.mean(axis=0) == 0)
     if len(silent):
         raise ValueError(f"expected units with spikes, got {len(silent)} without (positions {silent[:5].tolist()})")
+    # Counts are Poisson given the gains, which adds the mean to each variance and nothing to covariances. With gains of
+    # mean 1 whose logs have the covariance C, Cov(n_u, n_v) = E[μ_u μ_v] (exp C_uv − 1): solved for C, pair by pair.
     covariance = noise.to_dense().double().cpu().numpy() - np.diag(means.mean(axis=0))
     together = means.T @ means / len(means)
     # No pair of counts has a covariance as low as −E[n_u] E[n_v], whose logarithm would be that of 0.
+    # A matrix made pair by pair need not be a covariance: without its negative eigenvalues it is the nearest that is.
     values, axes = np.linalg.eigh(np.log1p(np.clip(covariance / together, -0.99, None)))
     gains = (axes * values.clip(min=0)) @ axes.T
     excess = float((np.diag(together) * np.expm1(np.diag(gains)) - np.diag(covariance)).sum()) / noise.trace()

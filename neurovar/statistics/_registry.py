@@ -72,30 +72,46 @@ def _factors(responses: xr.DataArray, settings: Settings, rng: np.random.Generat
     return metrics.drop_vars("loading_similarity").assign(loading_similarity=first)
 
 
+FACTOR_METRICS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("percent_shared_variance", "shared variance", {"over": "unit", "unit": "%", "no_effect": 0.0}),
+    ("shared_dimensionality", "dimensions with 95 % of the shared variance", {"axis": "shared dimensionality"}),
+    ("loading_similarity", "loading similarity of the first factor", {"axis": "loading similarity"}),
+)
 STATISTICS: dict[str, Statistic] = {
     statistic.name: statistic
     for statistic in (
-        Statistic(noise_correlation, "noise_correlation", "noise correlation", over="pair", no_effect=0.0),
-        Statistic(signal_correlation, "signal_correlation", "signal correlation", over="pair", no_effect=0.0),
+        Statistic(
+            noise_correlation,
+            "noise_correlation",
+            "noise correlation",
+            over="pair",
+            axis="mean noise correlation",
+            no_effect=0.0,
+        ),
+        Statistic(
+            signal_correlation,
+            "signal_correlation",
+            "signal correlation",
+            over="pair",
+            axis="mean signal correlation",
+            no_effect=0.0,
+        ),
         Statistic(
             effective_dimensionality,
             "effective_dimensionality",
             "effective dimensionality of the noise",
-            over="population",
             axis="effective dimensionality",
         ),
         Statistic(
             partial(effective_dimensionality, corrected=True),
             "corrected_dimensionality",
             "effective dimensionality of the noise, without bias",
-            over="population",
             axis="eff. dim., no bias",
         ),
         Statistic(
             signal_exponent,
             "exponent",
             "exponent of the signal's spectrum (cvPCA)",
-            over="population",
             axis="signal exponent α",
             settings=PowerLawWindow(),
         ),
@@ -103,7 +119,6 @@ STATISTICS: dict[str, Statistic] = {
             _noise_exponent,
             "noise_exponent",
             "exponent of the noise's spectrum",
-            over="population",
             axis="noise exponent α",
             no_effect=0.0,
             settings=PowerLawWindow(),
@@ -112,19 +127,11 @@ STATISTICS: dict[str, Statistic] = {
             _signal_slope,
             "signal_slope",
             "slope of noise on signal correlation",
-            over="population",
             axis="r_sc slope on r_signal",
             no_effect=0.0,
         ),
-        Statistic(
-            population_coupling,
-            "population_coupling",
-            "population coupling",
-            over="unit",
-            axis="population coupling",
-            no_effect=0.0,
-        ),
-        Statistic(fano_factor, "fano_factor", "Fano factor", over="unit", axis="Fano factor", no_effect=1.0),
+        Statistic(population_coupling, "population_coupling", "population coupling", over="unit", no_effect=0.0),
+        Statistic(fano_factor, "fano_factor", "Fano factor", over="unit", no_effect=1.0),
         Statistic(
             _reliability,
             "reliability",
@@ -138,13 +145,10 @@ STATISTICS: dict[str, Statistic] = {
             _variance_exponent,
             "variance_exponent",
             "exponent of variance against mean",
-            over="population",
             axis="variance–mean exponent",
             no_effect=1.0,
         ),
-        Statistic(
-            fit_modulated_poisson, "gain_variance", "gain variance", over="unit", axis="gain variance", no_effect=0.0
-        ),
+        Statistic(fit_modulated_poisson, "gain_variance", "gain variance", over="unit", no_effect=0.0),
         Statistic(
             noise_ceiling,
             "noise_ceiling",
@@ -158,39 +162,13 @@ STATISTICS: dict[str, Statistic] = {
             _noise_in_signal,
             "noise_in_signal",
             "noise variance in the top signal dimensions",
-            over="population",
             axis="noise in signal",
             settings=SignalDimensions(),
             by_default=False,
         ),
-        Statistic(
-            _factors,
-            "percent_shared_variance",
-            "shared variance",
-            over="unit",
-            unit="%",
-            axis="shared variance",
-            no_effect=0.0,
-            settings=Settings(),
-            by_default=False,
-        ),
-        Statistic(
-            _factors,
-            "shared_dimensionality",
-            "dimensions with 95 % of the shared variance",
-            over="population",
-            axis="shared dimensionality",
-            settings=Settings(),
-            by_default=False,
-        ),
-        Statistic(
-            _factors,
-            "loading_similarity",
-            "loading similarity of the first factor",
-            over="population",
-            axis="loading similarity",
-            settings=Settings(),
-            by_default=False,
+        *(
+            Statistic(_factors, name, label, **options, settings=Settings(), by_default=False)
+            for name, label, options in FACTOR_METRICS
         ),
     )
 }
@@ -215,6 +193,8 @@ def choose(statistics: Sequence[str | Statistic] | None, settings: Mapping[str, 
         raise ValueError(
             f"expected statistics, each once, among {', '.join(STATISTICS)}, or Statistic(…); got {statistics!r}"
         )
+    # What any statistic has is allowed, so that one call's settings serve whichever statistics are chosen; a name that
+    # none has is a slip of the pen.
     forms = {
         setting.name: setting.metadata.get("form", "…")
         for statistic in (*STATISTICS.values(), *chosen)

@@ -116,13 +116,13 @@ class Statistic:
         What it is asked for by.
     label : str
         What tables call a value.
-    over : {"pair", "unit", "population"}
+    over : {"pair", "unit", "population"}, optional
         What the statistic of a session is a mean over, of the members that have a value: the pairs of units, the units,
         or nothing, because it is a number of the population as a whole.
     unit : str, optional
         The unit of measurement; "" for a plain number.
     axis : str, optional
-        What the axis of a figure is called, where "mean" and the label would be too long or wrong.
+        What the axis of a figure is called, where the label would be too long or say too little.
     no_effect : float, optional
         The value, but for the estimator's bias, of a population without what the statistic measures: independent units,
         Poisson counts, no tuning. NaN where it depends on sizes.
@@ -159,7 +159,7 @@ class Statistic:
     function: Callable[..., Any]
     name: str
     label: str
-    over: Over
+    over: Over = "population"
     unit: str = ""
     axis: str = ""
     no_effect: float = np.nan
@@ -175,7 +175,7 @@ class Statistic:
     @property
     def axis_label(self) -> str:
         """What the axis of a figure is called, with the unit."""
-        name = self.axis or (self.label if self.over == "population" else f"mean {self.label}")
+        name = self.axis or self.label
         return f"{name} ({self.unit})" if self.unit else name
 
     @property
@@ -249,10 +249,12 @@ class Statistic:
 
     def _mean(self, result: Any) -> float:
         values = self._members(result)
+        # A number of the population, or a mean that the function took itself.
         if values.ndim == 0:
             if np.isnan(values):
                 raise ValueError(f"expected responses that have a value of {self.name!r}, got some that have none")
             return float(values)
+        # Silent units and pairs that never vary for the same stimulus have no value; the mean is that of the others.
         defined = values[np.isfinite(values)]
         if not defined.size:
             raise ValueError(f"expected a {MEMBERS[self.over]} with a value, got none of {values.size}")

@@ -17,9 +17,22 @@ def noise_correlation_distance(first: xr.DataArray, second: xr.DataArray, *, zsc
     (`match` over "repeat" and "stimulus") that is the same for both; with unequal ones it is taken for a difference.
     Two samples of one system are never at distance 0: `permutation_test` tells how far apart chance puts them.
 
+    Parameters
+    ----------
+    first, second : xarray.DataArray
+        Responses (stimulus, repeat, unit) of each system.
+    zscore : bool, optional
+        Whether residuals are z-scored for each stimulus, as in `statistics.noise_correlation`.
+
+    Returns
+    -------
+    float
+        d.
+
     Raises
     ------
-    ValueError : if a system does not allow noise correlations (`statistics.noise_correlation`) or has one unit.
+    ValueError
+        If a system does not allow noise correlations (`statistics.noise_correlation`) or has one unit.
 
     References
     ----------
@@ -28,8 +41,8 @@ def noise_correlation_distance(first: xr.DataArray, second: xr.DataArray, *, zsc
     Examples
     --------
     >>> from neurovar import statistics
-    >>> one, other = (statistics.population(n_stimuli=50, n_repeats=8, n_units=8, rng=seed) for seed in (0, 1))
-    >>> noise_correlation_distance(one, other) < 0.05
+    >>> V1, V2 = (statistics.population(n_stimuli=50, n_repeats=8, n_units=8, rng=seed) for seed in (0, 1))
+    >>> noise_correlation_distance(V1, V2) < 0.05
     True
     """
     return float(wasserstein_distance(*(_pairwise(system, zscore) for system in (first, second))))
@@ -53,18 +66,29 @@ def spectrum_distance(first: xr.DataArray, second: xr.DataArray) -> float:
 
     Parameters
     ----------
-    first, second : DataArrays (rank) of one estimator (attrs["method"]) and of one kind.
+    first, second : xarray.DataArray
+        Variances (rank) from one estimator (attrs["method"]), both of the signal or both of the noise.
+
+    Returns
+    -------
+    float
+        d.
 
     Raises
     ------
-    ValueError : if the spectra come from different estimators, share fewer than two ranks, or a sum is not positive.
+    ValueError
+        If the spectra come from different estimators, share fewer than two ranks, or a sum is not positive.
+
+    References
+    ----------
+    Villani 2009, Optimal Transport, doi:10.1007/978-3-540-71050-9 (for one dimension)
 
     Examples
     --------
     >>> rank = np.arange(1, 5)
-    >>> one, other = (xr.DataArray(v, dims="rank", coords={"rank": rank}, attrs={"method": "cvpca"})
-    ...               for v in ([1.0, 0, 0, 0], [0, 1.0, 0, 0]))
-    >>> round(spectrum_distance(one, other), 4)
+    >>> first, second = (xr.DataArray(v, dims="rank", coords={"rank": rank}, attrs={"method": "cvpca"})
+    ...                  for v in ([1.0, 0, 0, 0], [0, 1.0, 0, 0]))
+    >>> round(spectrum_distance(first, second), 4)
     0.6931
     """
     methods = [spectrum.attrs.get("method", "not stated") for spectrum in (first, second)]
@@ -81,6 +105,7 @@ def spectrum_distance(first: xr.DataArray, second: xr.DataArray) -> float:
         if not values.sum() > 0:
             raise ValueError(f"expected a positive sum of variances, got {values.sum():g}")
         shares.append(np.cumsum(values / values.sum()))
+    # The shares are steps that stay what they are up to the next rank, and are both 1 at the last.
     return float((np.abs(shares[0] - shares[1])[:-1] * np.diff(np.log(ranks))).sum())
 
 
@@ -93,18 +118,25 @@ def curve_distance(first: xr.Dataset, second: xr.Dataset) -> float:
 
     Parameters
     ----------
-    first, second : Datasets (bin) of `statistics.binned` with the same edges.
+    first, second : xarray.Dataset
+        Curves (bin) of `statistics.binned` with the same edges.
+
+    Returns
+    -------
+    float
+        d, or −√−d² where d² is negative.
 
     Raises
     ------
-    ValueError : if the edges differ, or no bin has a standard error in both.
+    ValueError
+        If the edges differ, or no bin has a standard error in both.
 
     Examples
     --------
     >>> bins = {"noise_correlation": ("bin", [0.1, 0.2]), "standard_error": ("bin", [0.0, 0.0]),
     ...         "n_pairs": ("bin", [5, 5])}
-    >>> one = xr.Dataset(bins, attrs={"edges": [0.0, 0.5, 1.0]})
-    >>> round(curve_distance(one, one.assign(noise_correlation=one.noise_correlation + 0.3)), 12)
+    >>> curve = xr.Dataset(bins, attrs={"edges": [0.0, 0.5, 1.0]})
+    >>> round(curve_distance(curve, curve.assign(noise_correlation=curve.noise_correlation + 0.3)), 12)
     0.3
     """
     edges, other_edges = (list(curve.attrs["edges"]) for curve in (first, second))
@@ -112,10 +144,12 @@ def curve_distance(first: xr.Dataset, second: xr.Dataset) -> float:
         raise ValueError(f"expected curves over the same bins, got edges {edges} and {other_edges}")
     errors = [curve["standard_error"].values for curve in (first, second)]
     known = np.isfinite(errors[0]) & np.isfinite(errors[1])
+    # The fewer pairs of the two decide how well a bin's difference is known.
     weight = np.where(known, np.minimum(first["n_pairs"].values, second["n_pairs"].values), 0)
     if not weight.sum():
         raise ValueError("expected a bin with pairs of both systems and a standard error, got none")
     difference = (first["noise_correlation"] - second["noise_correlation"]).values
+    # E (y₁ − y₂)² = (m₁ − m₂)² + e₁² + e₂² for independent means of expectations m: what sampling adds is taken off.
     squares = difference**2 - errors[0] ** 2 - errors[1] ** 2
     squared = float((weight[known] * squares[known]).sum() / weight.sum())
     return float(np.sign(squared) * np.sqrt(abs(squared)))

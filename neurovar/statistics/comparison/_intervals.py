@@ -149,6 +149,7 @@ def _full(subsamples: list[list[xr.DataArray]], evaluation: Evaluation, n_jobs: 
     shape = (len(subsamples), len(subsamples[0]), len(evaluation.statistics))
     full = xr.DataArray(np.array(values).reshape(shape), dims=("subsample", "session", "statistic"))
     undefined = full.isnull().any("session").all("subsample").values
+    # The first reason stands for all: a statistic has none only where no subsample has a value in every session.
     first = [next(filter(None, of_statistic), "") for of_statistic in zip(*reasons)]
     return full, [reason if never else "" for reason, never in zip(first, undefined)]
 
@@ -217,6 +218,7 @@ def _variance(
 
 def _between(full: xr.DataArray) -> xr.DataArray:
     """The variance of the mean over subsamples that comes from their choice."""
+    # Each subsample is one random choice of units and stimuli: the mean of n of them has a part 1/n of their variance.
     means = full.mean("session", skipna=False)
     return (_sample_variance(means, "subsample") / means.notnull().sum("subsample")).fillna(0)
 
@@ -231,4 +233,5 @@ def _cluster_variance(values: xr.DataArray, clusters: np.ndarray) -> xr.DataArra
     """The jackknife variance of the mean over sessions, leaving out all sessions of a cluster (a subject) at a time."""
     names = np.unique(clusters)
     left = [values.isel(session=np.flatnonzero(clusters != name)).mean("session", skipna=False) for name in names]
+    # (G − 1)/G · Σ (m_g − m̄)², in terms of the sample variance, which divides by G − 1.
     return _sample_variance(xr.concat(left, dim="cluster"), "cluster") * (len(names) - 1) ** 2 / len(names)

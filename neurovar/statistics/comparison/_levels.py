@@ -37,10 +37,12 @@ def design(sessions: list[xr.DataArray], levels: Sequence[str]) -> Design:
         raise ValueError(f"expected levels= some of {', '.join(LEVELS)}, got {levels!r}")
     subjects = _subjects(sessions)
     members = {
+        # One session without a subject and nobody knows how many there are: subjects then cannot vary.
         "subject": 1 if None in subjects else len(set(subjects)),
         "session": len(sessions),
         "unit": min(session.sizes["unit"] for session in sessions),
         "stimulus": len(stimuli(sessions)),
+        # Only stimuli with three trials or more can do without some of them: two must stay for a variance.
         "repeat": sum(int(repeat_counts(session)[repeat_counts(session) > 2].sum()) for session in sessions),
     }
     across, within = (
@@ -59,6 +61,7 @@ def stimuli(sessions: list[xr.DataArray]) -> list:
 
 
 def without_stimuli(session: xr.DataArray, left_out: set) -> xr.DataArray:
+    """The session without the stimuli of these ids."""
     return session.isel(stimulus=[s not in left_out for s in session["stimulus"].values.tolist()])
 
 
@@ -86,6 +89,7 @@ def leave_out_within(
         ids = stimuli(sessions)
         n = np.array([len(ids)])
         left_out = _n_left_out(n, level)
+        # Sessions that share stimuli lose the same ones: their means vary together, as over other stimuli.
         gone = {ids[i] for i in rng.permutation(len(ids))[: left_out[0]]}
         return [without_stimuli(session, gone) for session in sessions], _root_odds(n, left_out)
     if level == "repeat":
@@ -101,5 +105,6 @@ def _n_left_out(n: np.ndarray, level: str) -> np.ndarray:
 
 
 def _root_odds(n: np.ndarray, left_out: np.ndarray) -> float:
+    """√(kept / left out), over all stimuli that lose trials: what a shift is multiplied by (see `_resample`)."""
     varied = left_out > 0
     return float(np.sqrt((n - left_out)[varied].sum() / left_out.sum()))

@@ -12,6 +12,7 @@ System = xr.DataArray | Sequence[xr.DataArray]
 Sessions = dict[str, list[xr.DataArray]]
 MATCHABLE = ("unit", "stimulus", "repeat", "rate")
 RATE_RATIO = 1.25
+"""Between the edges of a bin of mean responses: means within a bin differ by a quarter at most."""
 
 
 def match(
@@ -34,15 +35,28 @@ def match(
 
     All draws are without replacement. Where there is nothing to draw, one subsample is all there is.
 
+    Parameters
+    ----------
+    systems : mapping of str to xarray.DataArray or sequence of xarray.DataArray
+        Name → responses (stimulus, repeat, unit), or a list of them, one a session.
+    over : sequence of str, optional
+        What is made equal, among "unit", "stimulus", "repeat" and "rate".
+    n_subsamples : int
+        How many random subsamples.
+    rng : numpy.random.Generator or int
+        For the draws.
+
     Returns
     -------
-    list of `n_subsamples` dicts like `systems`; attrs["matched"] of each array says how it was matched
+    list of dict
+        `n_subsamples` of them, like `systems`; attrs["matched"] of each array says how it was matched.
 
     Raises
     ------
-    ValueError : if a system is not valid, `over` names something else, `n_subsamples` < 1, a stimulus has one repeat
-        where repeats are matched, or rates are matched of negative responses, of different units of measure, or have
-        no overlap.
+    ValueError
+        If a system is not valid, `over` names something else, `n_subsamples` < 1, a stimulus has one repeat where
+        repeats are matched, or rates are matched of negative responses, of different units of measure, or have no
+        overlap.
 
     References
     ----------
@@ -60,7 +74,7 @@ def match(
     sessions = as_sessions(systems)
     subsamples = draw(candidates(sessions, over), over=over, n_subsamples=n_subsamples, rng=np.random.default_rng(rng))
     single = {name for name, system in systems.items() if isinstance(system, xr.DataArray)}
-    return [{name: own[0] if name in single else own for name, own in one.items()} for one in subsamples]
+    return [{name: own[0] if name in single else own for name, own in subsample.items()} for subsample in subsamples]
 
 
 def as_sessions(systems: Mapping[str, System]) -> Sessions:
@@ -101,9 +115,12 @@ def candidates(sessions: Sessions, over: Sequence[str]) -> Sessions:
     later = [set(session["stimulus"].values.tolist()) for session in everyone[1:]]
     shared = [s for s in everyone[0]["stimulus"].values.tolist() if all(s in other for other in later)]
     if "stimulus" not in over or not shared:
-        return {name: [one.assign_attrs(matched="") for one in own] for name, own in sessions.items()}
+        return {name: [session.assign_attrs(matched="") for session in own] for name, own in sessions.items()}
     how = f"{len(shared)} shared stimuli"
-    return {name: [one.sel(stimulus=shared).assign_attrs(matched=how) for one in own] for name, own in sessions.items()}
+    return {
+        name: [session.sel(stimulus=shared).assign_attrs(matched=how) for session in own]
+        for name, own in sessions.items()
+    }
 
 
 def draw(sessions: Sessions, *, over: Sequence[str], n_subsamples: int, rng: np.random.Generator) -> list[Sessions]:
@@ -116,20 +133,20 @@ def draw(sessions: Sessions, *, over: Sequence[str], n_subsamples: int, rng: np.
     groups = _groups(sessions, over)
     unit_counts = _common(groups) if groups else None
     subsamples = []
-    for one_rng in rng.spawn(n_subsamples):
-        numbers = iter(range(len(everyone)))
+    for draw_rng in rng.spawn(n_subsamples):
+        # The groups of units are listed over the sessions of all systems, in the order in which these are taken here.
+        of_session = iter(groups or ())
         subsamples.append(
             {
                 name: [
-                    _subsample(
-                        one, n_stimuli, n_repeats, groups[next(numbers)] if groups else None, unit_counts, one_rng
-                    )
-                    for one in own
+                    _subsample(session, n_stimuli, n_repeats, next(of_session, None), unit_counts, draw_rng)
+                    for session in own
                 ]
                 for name, own in sessions.items()
             }
         )
-        if all(one.attrs["matched"].count("random") == 0 for own in subsamples[0].values() for one in own):
+        # Where nothing was drawn at random, all subsamples are this one.
+        if all("random" not in session.attrs["matched"] for own in subsamples[0].values() for session in own):
             break
     return subsamples
 
@@ -163,6 +180,8 @@ def _subsample(
 
 def thin_repeats(session: xr.DataArray, n_kept: np.ndarray, rng: np.random.Generator) -> xr.DataArray:
     """`n_kept` random trials of each stimulus; the others become NaN."""
+    # A trial is whole or absent, so that one unit tells for all. Absent trials get ∞ and so the last ranks; the double
+    # argsort gives each trial its rank among the random numbers of its stimulus, of which the first n_kept stay.
     present = session.isel(unit=0, drop=True).notnull()
     draws = np.where(present.values, rng.random(present.shape), np.inf)
     rank = np.argsort(np.argsort(draws, axis=1), axis=1)
@@ -170,7 +189,7 @@ def thin_repeats(session: xr.DataArray, n_kept: np.ndarray, rng: np.random.Gener
 
 
 def _fewest_repeats(sessions: Sessions) -> int:
-    fewest = {name: min(int(repeat_counts(one).min()) for one in own) for name, own in sessions.items()}
+    fewest = {name: min(int(repeat_counts(session).min()) for session in own) for name, own in sessions.items()}
     name = min(fewest, key=lambda key: fewest[key])
     if fewest[name] < 2:
         raise ValueError(f"expected at least 2 repeats of every stimulus to match repeats, got 1 in system {name!r}")
@@ -182,6 +201,7 @@ def _groups(sessions: Sessions, over: Sequence[str]) -> list[np.ndarray] | None:
     everyone = [session for own in sessions.values() for session in own]
     if "rate" in over:
         _require_rates(sessions)
+        # Bins of equal width in log mean; silent units, log 0 = −∞, are a bin of their own.
         with np.errstate(divide="ignore"):
             means = [np.log(np.nanmean(session.values, axis=(0, 1))) for session in everyone]
         return [np.floor(mean / np.log(RATE_RATIO)) for mean in means]
@@ -197,12 +217,12 @@ def _common(groups: list[np.ndarray]) -> dict[float, int]:
 
 
 def _require_rates(sessions: Sessions) -> None:
-    measures = {str(one.attrs.get("units", "not stated")) for own in sessions.values() for one in own}
+    measures = {str(session.attrs.get("units", "not stated")) for own in sessions.values() for session in own}
     if "not stated" in measures or len(measures) > 1:
         raise ValueError(
             f"expected responses in the same units, attrs['units'], to match rates, got {', '.join(sorted(measures))}"
         )
     for name, own in sessions.items():
-        lowest = min(float(np.nanmin(one.values)) for one in own)
+        lowest = min(float(np.nanmin(session.values)) for session in own)
         if lowest < 0:
             raise ValueError(f"expected responses ≥ 0 to match rates, got {lowest:g} in system {name!r}")

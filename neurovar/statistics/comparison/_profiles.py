@@ -11,6 +11,7 @@ from neurovar.statistics.estimation._pairs import binned, pairs
 from neurovar.statistics.spectra._spectrum import noise_spectrum, signal_spectrum
 
 N_CORRELATIONS = 60
+"""Bins of a density, over the range of all systems."""
 SIGNAL_EDGES = np.linspace(-1, 1, 11).round(1).tolist()
 NO_CURVE = xr.Dataset(
     {name: ("bin", np.full(10, np.nan)) for name in ("signal_correlation", "noise_correlation", "standard_error")}
@@ -29,20 +30,28 @@ def profiles(
 
     Parameters
     ----------
-    systems : name → responses.
-    method : of both spectra, the same for all systems (`statistics.signal_spectrum`).
+    systems : mapping of str to xarray.DataArray
+        Name → responses (stimulus, repeat, unit).
+    method : str, optional
+        Of both spectra, the same for all systems (`statistics.signal_spectrum`).
+    n_splits : int, optional
+        Random halves of the repeats, for spectra.
+    rng : numpy.random.Generator or int
+        For random halves.
 
     Returns
     -------
-    Dataset: `density` (system, correlation), of the noise correlations of pairs of units, integrating to 1;
-    `signal_correlation`, `noise_correlation`, `standard_error`, `n_pairs` (system, bin) as of `statistics.binned` over
-    bins of signal correlation that are the same for all; `spectrum` and `noise_spectrum` (system, rank); `reason`
-    (profile, system), why one of "density", "curve", "spectrum", "noise_spectrum" is NaN, or "". attrs have `method`
-    and `edges`, those of the bins.
+    xarray.Dataset
+        `density` (system, correlation), of the noise correlations of pairs of units, integrating to 1;
+        `signal_correlation`, `noise_correlation`, `standard_error`, `n_pairs` (system, bin) as of `statistics.binned`
+        over bins of signal correlation that are the same for all; `spectrum` and `noise_spectrum` (system, rank);
+        `reason` (profile, system), why one of "density", "curve", "spectrum", "noise_spectrum" is NaN, or "". attrs
+        have `method` and `edges`, those of the bins.
 
     Raises
     ------
-    ValueError : if there is no system.
+    ValueError
+        If there is no system.
 
     Examples
     --------
@@ -60,7 +69,10 @@ def profiles(
     columns = []
     for name, table in tables.items():
         density = _density(table.pop("pairs"), correlations)
-        variables = {"density": density, **{part: v for one in table.values() for part, v in one.items()}}
+        variables = {
+            "density": density,
+            **{name: variable for part in table.values() for name, variable in part.items()},
+        }
         columns.append(xr.Dataset(variables).expand_dims(system=[name]))
     together = xr.concat(columns, dim="system", join="outer", combine_attrs="drop")
     kinds = list(next(iter(reasons.values())))
@@ -75,6 +87,7 @@ def _profiles_of(
     system: xr.DataArray, method: str, n_splits: int, rng: np.random.Generator
 ) -> tuple[dict[str, xr.Dataset], dict[str, str]]:
     """What of each profile the system allows, and why not the others."""
+    # With two repeats z-scored residuals are ±1/√2 whatever the noise.
     zscore = bool(repeat_counts(system).max() > 2)
     of_pairs, no_pairs = _attempt(lambda: pairs(system, zscore=zscore), xr.Dataset())
     curve, no_curve = _attempt(lambda: _curve(of_pairs), NO_CURVE)
@@ -111,6 +124,7 @@ def _spectrum(spectrum: xr.DataArray, name: str) -> xr.Dataset:
 def _correlation_axis(pairs: list[xr.Dataset]) -> np.ndarray:
     """Edges that hold the noise correlations of all systems."""
     values = [table["noise_correlation"].values for table in pairs if table]
+    # Symmetric around 0, so that 0 is the edge of two bins in every figure.
     largest = max((float(np.nanmax(np.abs(value))) for value in values), default=1.0)
     return np.linspace(-largest, largest, N_CORRELATIONS + 1)
 

@@ -8,15 +8,35 @@ import xarray as xr
 from neurovar.responses import align, repeat_counts, require_simultaneous, residuals_kernel
 
 MAX_ITERATIONS = 1000
+"""A bound only: each iteration lowers d², and the tolerance ends them."""
 TOLERANCE = 1e-10
+"""Relative change of d² at which the alternation ends, far below its sampling error."""
 
 
 @dataclass(frozen=True)
 class ShapeDistance:
-    """`squared` = α · mean part + (2 − α) · covariance part; `distance` is its root, with the sign of `squared`.
+    """Stochastic shape distance of two systems.
 
-    `plug_in` is the distance without the correction for few repeats. All are shares of the systems' total second
-    moment, between 0 and 2 but for the sampling error.
+    Distances are relative to the root of the systems' total second moment.
+
+    Parameters
+    ----------
+    distance : float
+        The root of `squared`, with its sign.
+    squared : float
+        d² = α · mean part + (2 − α) · covariance part, corrected for few repeats; between 0 and 2 but for the sampling
+        error.
+    plug_in : float
+        The distance without the correction.
+    n_stimuli : int
+        How many stimuli both systems saw.
+    n_units : tuple of int
+        How many units each has.
+
+    Examples
+    --------
+    >>> ShapeDistance(distance=0.2, squared=0.04, plug_in=0.3, n_stimuli=30, n_units=(5, 8)).plug_in
+    0.3
     """
 
     distance: float
@@ -52,10 +72,29 @@ def shape_distance(
     docs/statistics.md. covariance = "per_stimulus" needs more repeats than units to be worth much; "pooled" takes the
     noise of all stimuli as one covariance, with Σ(Rₛ − 1) degrees of freedom.
 
+    Parameters
+    ----------
+    first, second : xarray.DataArray
+        Responses (stimulus, repeat, unit) of each system; stimuli are the same where their ids are.
+    covariance : {"per_stimulus", "pooled"}
+        Whether each stimulus has a noise covariance of its own, or all have one.
+    alpha : float, optional
+        α from 0 (covariances alone) to 2 (means alone).
+    n_splits : int, optional
+        Random halves of the repeats, for the extrapolation.
+    rng : numpy.random.Generator or int
+        For random halves.
+
+    Returns
+    -------
+    ShapeDistance
+        With `distance`, `squared` and `plug_in`.
+
     Raises
     ------
-    ValueError : if the systems share fewer than two stimuli, a stimulus has fewer than four repeats, a system's units
-        were not recorded together, `alpha` is outside [0, 2], or `covariance` is another.
+    ValueError
+        If the systems share fewer than two stimuli, a stimulus has fewer than four repeats, a system's units were not
+        recorded together, `alpha` is outside [0, 2], or `covariance` is another.
 
     References
     ----------
@@ -84,8 +123,9 @@ def shape_distance(
     halves = [
         shape_kernel(*parts, alpha=alpha, pooled=pooled)
         for _ in range(n_splits)
-        for parts in zip(*(_halves(each, rng) for each in values))
+        for parts in zip(*(_halves(system, rng) for system in values))
     ]
+    # d²(1/R) = d²(0) + b/R: halves have (1 + growth)/R, so that their d² is larger by growth · b/R, and b/R comes off.
     squared = whole - (np.mean(halves) - whole) / _growth(values)
     return ShapeDistance(
         distance=float(np.sign(squared) * np.sqrt(abs(squared))),
@@ -102,6 +142,9 @@ def shape_kernel(first: np.ndarray, second: np.ndarray, *, alpha: float, pooled:
     (mean, noise), (other_mean, other_noise) = (
         _moments(_padded(values, n_units), pooled) for values in (first, second)
     )
+    # Given Q, B² of A = FᵀF and C = GᵀG is a minimum over orthogonal U, one a stimulus: B² = min |F − U G Q|². Given
+    # all U, the whole is |X − Y Q|² of means and factors on top of one another, an orthogonal Procrustes problem. Each
+    # of the two steps can only lower d², so that the alternation converges, though perhaps to a local minimum.
     rotation = _procrustes(other_mean.T @ mean)
     previous = np.inf
     for _ in range(MAX_ITERATIONS):
@@ -119,7 +162,7 @@ def shape_kernel(first: np.ndarray, second: np.ndarray, *, alpha: float, pooled:
 
 
 def _procrustes(cross: np.ndarray) -> np.ndarray:
-    """The rotation Q that has the largest tr Qᵀ cross."""
+    """The rotation Q that has the largest tr Qᵀ cross: U Vᵀ of its singular value decomposition U S Vᵀ."""
     left, _, right = np.linalg.svd(cross)
     return left @ right
 
@@ -134,6 +177,7 @@ def _moments(values: np.ndarray, pooled: bool) -> tuple[np.ndarray, np.ndarray]:
         factors = np.asarray(np.linalg.qr(residual[present] / np.sqrt(dof.sum()), mode="r"))[None]
     else:
         factors = residual / np.sqrt(dof)[:, None, None]
+        # FᵀF = RᵀR of F = QR: with more trials than units R is the smaller factor of the same covariance.
         if factors.shape[1] > factors.shape[2]:
             factors = np.asarray(np.linalg.qr(factors, mode="r"))
     return mean - mean.mean(axis=0), factors
@@ -145,6 +189,7 @@ def _scale(values: np.ndarray) -> float:
     n_repeats = present.sum(axis=1)
     noise = np.nansum(residuals_kernel(values) ** 2, axis=(1, 2)) / (n_repeats - 1)
     mean = np.nanmean(values, axis=1)
+    # The variance of estimated means over stimuli is that of the true ones plus the noise in them, σ²/R on average.
     signal = ((mean - mean.mean(axis=0)) ** 2).sum() / (len(mean) - 1) - (noise / n_repeats).mean()
     total = max(signal, 0.0) + noise.mean()
     if total <= 0:
@@ -155,6 +200,7 @@ def _scale(values: np.ndarray) -> float:
 def _padded(values: np.ndarray, n_units: int) -> np.ndarray:
     """With silent units, up to `n_units`."""
     missing = n_units - values.shape[2]
+    # Times 0, so that trials that are absent are so in the silent units, too.
     silent = np.broadcast_to(values[:, :, :1] * 0, (*values.shape[:2], missing))
     return np.concatenate([values, silent], axis=2) if missing else values
 
@@ -173,8 +219,9 @@ def _halves(values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
 def _growth(values: list[np.ndarray]) -> float:
     """How much larger 1/R is in the halves than in all repeats, less 1."""
     ratios = []
-    for each in values:
-        n_repeats = (~np.isnan(each[:, :, 0])).sum(axis=1)
+    for system in values:
+        n_repeats = (~np.isnan(system[:, :, 0])).sum(axis=1)
+        # An odd number has a half of (R − 1)/2 and one of (R + 1)/2 trials, and both halves are averaged.
         in_halves = (1 / (n_repeats // 2) + 1 / (n_repeats - n_repeats // 2)) / 2
         ratios.append(in_halves.mean() / (1 / n_repeats).mean())
     return float(np.mean(ratios)) - 1

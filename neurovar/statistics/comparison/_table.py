@@ -98,11 +98,13 @@ def compare(
     ['Fano factor (mean over units)', 'largest count (mean over units)']
     """
     chosen = choose(statistics, settings)
+    # A stream for the subsamples and one for each system: adding a system changes no other's column.
     sessions = candidates(as_sessions(systems), match)
     match_rng, *rngs = np.random.default_rng(rng).spawn(1 + len(sessions))
     subsamples = draw(sessions, over=match, n_subsamples=n_subsamples, rng=match_rng)
     columns = []
     for (name, whole), system_rng in zip(sessions.items(), rngs):
+        # All subsamples and resamples of a system share the seed of random splits, whose error so cancels in shifts.
         evaluation = Evaluation(chosen, int(system_rng.integers(2**63)))
         own = [subsample[name] for subsample in subsamples]
         column = measure(
@@ -127,6 +129,7 @@ def compare(
         "settings": [str(statistic.settings or "") for statistic in chosen],
     }
     table = table.assign_coords({name: ("statistic", column) for name, column in about.items()})
+    # Systems have spectra of different lengths; without any exponent there is no dimension of ranks.
     dims = [dim for dim in ("statistic", "system", "rank") if dim in table.dims]
     attrs: dict[str, Any] = {"interval": INTERVAL, "matched": ", ".join(match)}
     attrs |= {"n_subsamples": len(subsamples), "n_resamples": n_resamples}
