@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 
+# PyTorch's layers whose batch is their second dimension unless they say `batch_first`.
 SEQUENCE_LAYERS = (
     nn.RNNBase,
     nn.MultiheadAttention,
@@ -18,7 +19,6 @@ SEQUENCE_LAYERS = (
     nn.TransformerDecoder,
     nn.Transformer,
 )
-"""PyTorch's layers whose batch is their second dimension unless they say `batch_first`."""
 
 
 def find_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -85,6 +85,7 @@ def forward_hooks(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]
     >>> shapes
     [torch.Size([2, 3])]
     """
+    # `named_modules` has the network itself under the name "".
     modules = {"": model} | find_layers(model, filter(None, hooks))
     with ExitStack() as stack:
         for name, hook in hooks.items():

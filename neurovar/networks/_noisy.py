@@ -14,10 +14,10 @@ from neurovar.networks._checks import check_evaluation_mode, check_images, check
 from neurovar.networks._layers import find_layers
 from neurovar.networks.injection._context import inject
 
+# Images that a network is run on when it is checked: enough to see its logits, too few to cost anything.
 N_CHECKED = 8
-"""Images that a network is run on when it is checked: enough to see its logits, too few to cost anything."""
+# Draws come out of blocks of so many rows, or of so many numbers (16 MiB) if that is less.
 BLOCK_ROWS, BLOCK_NUMBERS = 256, 2**22
-"""Draws come out of blocks of so many rows, or of so many numbers (16 MiB) if that is less."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ class NoisyNetwork:
         check_evaluation_mode(self.model)
         find_layers(self.model, self.noises)
         images = self.images[:N_CHECKED].detach().clone()
+        # A model without parameters is wherever its images are.
         device = next(self.model.parameters(), images).device
         object.__setattr__(self, "images", images.to(device))
         object.__setattr__(self, "noises", {name: _moved(noise, device) for name, noise in self.noises.items()})
@@ -412,6 +413,8 @@ def _check_logits(logits: object, n_images: int) -> None:
         )
     if not torch.isfinite(logits).all():
         raise ValueError("expected finite logits, got NaN or infinity")
+    # Probabilities would pass for logits everywhere, and an attack on their cross-entropy would meet gradients that a
+    # second softmax has flattened: the network would look robust.
     if (logits >= 0).all() and torch.allclose(logits.sum(-1), torch.ones_like(logits[:, 0]), atol=1e-4):
         raise ValueError(
             "expected logits, got rows that are not negative and sum to one, as probabilities do; leave out the softmax"
@@ -420,11 +423,13 @@ def _check_logits(logits: object, n_images: int) -> None:
 
 def _check_noise(first: Tensor, second: Tensor, noises: Mapping[str, Covariance]) -> None:
     """Two passes differ where there is noise, and only there."""
+    # Not equal to the last bit: a GPU may sum in another order from pass to pass.
     if not noises and not torch.allclose(first, second, rtol=1e-3, atol=1e-5):
         raise ValueError(
             "expected the same logits in two passes without noise, got others: the network is random in itself; give "
             "its noise as `noises`, or switch it off"
         )
+    # A shift of the mean is the same in every draw, so that it alone may leave two passes equal.
     random = [name for name, noise in noises.items() if not isinstance(noise, MeanShift)]
     if random and torch.equal(first, second):
         raise ValueError(

@@ -79,10 +79,11 @@ def read(loader: Iterable[Any]) -> Iterator[Shown]:
         shown = _unpacked(batch, n_before)
         first = first or shown
         _check_alike(shown, first)
-        for one in shown.stimulus.tolist():
-            if one in seen:
-                raise ValueError(f"expected unique stimulus ids, got {one!r} twice")
-            seen.add(one)
+        for stimulus in shown.stimulus.tolist():
+            if stimulus in seen:
+                raise ValueError(f"expected unique stimulus ids, got {stimulus!r} twice")
+            seen.add(stimulus)
+        # Ids count through the whole loader where it gives none of its own.
         n_before += len(shown.inputs)
         yield shown
     if first is None:
@@ -91,7 +92,7 @@ def read(loader: Iterable[Any]) -> Iterator[Shown]:
 
 def _check_alike(shown: Shown, first: Shown) -> None:
     if shown.inputs.shape[1:] != first.inputs.shape[1:] or shown.inputs.dtype != first.inputs.dtype:
-        wanted, got = (f"{tuple(one.inputs.shape[1:])} of {one.inputs.dtype}" for one in (first, shown))
+        wanted, got = (f"{tuple(batch.inputs.shape[1:])} of {batch.inputs.dtype}" for batch in (first, shown))
         raise ValueError(f"expected every input to be {wanted}, as the first, got {got}")
     if shown.labels.keys() != first.labels.keys():
         raise ValueError(f"expected labels {list(first.labels)} with every batch, got {list(shown.labels)}")
@@ -131,6 +132,8 @@ def _parts(batch: Any) -> tuple[Any, Mapping[str, Any]]:
 
 def _column(name: str, values: Any, n: int) -> np.ndarray:
     column = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    # A loader's default collation leaves texts as a list, which NumPy takes for objects where pandas or lists of str
+    # gave them; xarray and Zarr want a fixed width.
     if column.dtype.kind == "O" and all(isinstance(value, str) for value in column.ravel()):
         column = column.astype(str)
     if column.shape != (n,) or column.dtype.kind not in "biufUSmM":

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from neurovar.networks._layers import Hook, forward_hooks
 from neurovar.networks.activations._passes import Streams, buffers_kept
 
-N_SHOWN = 2  # batch norm cannot train on one
+# Batch norm in training mode refuses a single value per channel.
+N_SHOWN = 2
 WITHIN = "name a layer that contains it"
 INSIDE = "name a layer inside or after it"
 
@@ -47,6 +48,7 @@ def layers(model: nn.Module, example: Tensor | Sequence[int]) -> pd.DataFrame:
     2     2  Flatten     (288,)    288
     3     3   Linear      (10,)     10
     """
+    # Zeros are of the type and on the device of the first floating-point parameter.
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     if isinstance(example, Tensor):
         inputs = example.to(parameter.device, copy=True)
@@ -59,9 +61,9 @@ def layers(model: nn.Module, example: Tensor | Sequence[int]) -> pd.DataFrame:
             model(inputs)
         except Exception as error:  # whatever someone's network raises
             shape = tuple(inputs.shape[1:])
-            said = str(error).strip() if isinstance(error, RuntimeError | ValueError) else repr(error)
+            message = str(error).strip() if isinstance(error, RuntimeError | ValueError) else repr(error)
             raise ValueError(
-                f"expected an input that {type(model).__name__} takes, got shape {shape} ({said})"
+                f"expected an input that {type(model).__name__} takes, got shape {shape} ({message})"
             ) from error
     modules = dict(model.named_modules())
     rows = [_row(name, type(modules[name]).__name__, given, len(inputs)) for name, given in outputs.items()]
@@ -72,6 +74,7 @@ def _noting(given: list[Tensor | str]) -> Hook:
     """A hook that keeps what an output is, not its values."""
 
     def note(module: nn.Module, args: object, output: object) -> None:
+        # A tensor on the device "meta" has a shape and a type, and takes no memory.
         given.append(torch.empty_like(output, device="meta") if isinstance(output, Tensor) else type(output).__name__)
 
     return note

@@ -13,8 +13,8 @@ from neurovar.networks._layers import Hook, find_layers, forward_hooks
 from neurovar.networks.activations._units import Units
 from neurovar.networks.modifications._base import Modification
 
+# Values, or label → function (images, generator=…) → images.
 Modifications = Sequence[Modification] | Mapping[str, Callable[..., Tensor]]
-"""Values, or label → function (images, generator=…) → images."""
 
 
 class Passes:
@@ -35,14 +35,17 @@ class Passes:
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.named = named(modifications or {"none": _unmodified})
         self.labels = [name for name in self.named for _ in range(n_repeats)]
+        # All seeds are drawn at once, so that a repeat's numbers do not depend on how many the others used.
         self.streams = [Streams(model, int(seed)) for seed in rng.integers(2**63, size=len(self.labels))]
         self.must_differ = not modifications and n_repeats > 1
 
     def run(self, repeat: int, inputs: Tensor) -> dict[str, Tensor]:
         """One repeat of a batch: layer → (stimulus, unit), on the model's device."""
+        # In the first batch whole outputs are kept, and units drawn afterwards; later ones are cut down as they come.
         first = not self.units.kept
         modify, streams = self.named[self.labels[repeat]], self.streams[repeat]
         inputs = inputs.to(self.device, copy=True)  # the modification or the first layer may work in place
+        # The modification is within these too: an attack runs the network, and may draw from torch's own generators.
         with streams.current(), buffers_kept(self.model):
             shown = modify(inputs, generator=streams.generator)
             with torch.no_grad(), _capture(self.model, self.layers, self.units, len(inputs)) as captured:
@@ -105,6 +108,7 @@ def origin(model: nn.Module, modifications: Modifications | None, n_repeats: int
     dropout = any(isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in modules)
     hooks = chain.from_iterable(module._forward_hooks.values() for module in modules)
     from_ = [getattr(hook, "__module__", "") for hook in hooks] + [type(module).__module__ for module in modules]
+    # Hooks of `inject` are of its module, and so is a `NoisyModule`; what else makes a network random cannot be seen.
     injected = any(name.startswith("neurovar.networks.injection") for name in from_)
     return " and ".join(["dropout"] * dropout + ["injected noise"] * injected) or "stochastic passes"
 
@@ -114,29 +118,30 @@ class Streams:
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         devices = {t.device for t in chain(model.parameters(), model.buffers()) if t.device.type == "cuda"}
+        # Dropout on a GPU draws from that GPU's own generator.
         gpus = sorted(device.index for device in devices)
         self.shared = [torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)]
         self.generator = torch.Generator().manual_seed(seed)
-        self.at = [torch.Generator(one.device).manual_seed(seed).get_state() for one in self.shared]
+        self.at = [torch.Generator(shared.device).manual_seed(seed).get_state() for shared in self.shared]
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """Within this context torch's own generators go on with this stream; outside they are as they were."""
-        before = [one.get_state() for one in self.shared]
+        before = [shared.get_state() for shared in self.shared]
         try:
-            for one, state in zip(self.shared, self.at):
-                one.set_state(state)
+            for shared, state in zip(self.shared, self.at):
+                shared.set_state(state)
             yield
-            self.at = [one.get_state() for one in self.shared]
+            self.at = [shared.get_state() for shared in self.shared]
         finally:
-            for one, state in zip(self.shared, before):
-                one.set_state(state)
+            for shared, state in zip(self.shared, before):
+                shared.set_state(state)
 
     def state(self) -> list[bytes]:
         return [state.numpy().tobytes() for state in (self.generator.get_state(), *self.at)]
 
     def restore(self, state: Sequence[bytes]) -> None:
-        own, *shared = (torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in state)
+        own, *shared = (torch.frombuffer(bytearray(kept), dtype=torch.uint8) for kept in state)
         self.generator.set_state(own)
         self.at = shared
 
@@ -155,6 +160,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for module, name, buffer, value in kept:
+                # The same tensor gets its old values, and takes its place again where a pass has put another one.
                 buffer.copy_(value)
                 module._buffers[name] = buffer
 

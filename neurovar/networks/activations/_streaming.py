@@ -129,6 +129,8 @@ class _Stimuli:
         for name, values in {"stimulus": shown.stimulus, **shown.labels}.items():
             self.columns.setdefault(name, []).append(values)
             self.checksum = zlib.crc32(repr(values.tolist()).encode(), self.checksum)
+        # A CRC over everything shown so far finds a loader that shuffles or another data set at the cost of reading the
+        # inputs once; it protects from mistakes, not from malice.
         inputs = shown.inputs.detach().cpu().contiguous()
         self.checksum = zlib.crc32(inputs.view(torch.uint8).numpy().data, self.checksum)
 
@@ -162,6 +164,7 @@ def _write(
     advance: Callable[[int], object] | None,
 ) -> None:
     """Show the network every batch that is not on disk yet."""
+    # What is on disk may be behind what was computed: the state of the last whole chunk, and of the last batch.
     begun = [state for state in (store.state, store.latest) if state]
     n_done = store.state["batches"] if store.state else 0
     if store.state:
@@ -171,8 +174,12 @@ def _write(
         stimuli.check(begun)
         if stimuli.n_batches > n_done:
             values = _values(passes, shown.inputs)
+            # Once: what comes next has the form of what is there, or the store is refused before anything is added.
             if stimuli.n_batches == n_done + 1:
-                coords = {"stimulus": shown.stimulus, **{name: ("stimulus", one) for name, one in shown.labels.items()}}
+                coords = {
+                    "stimulus": shown.stimulus,
+                    **{name: ("stimulus", column) for name, column in shown.labels.items()},
+                }
                 store.check(xr.DataArray(values, coords | _unit_coords(passes), DIMS, attrs=dict(attrs)))
             store.append(values, stimuli.state() | _state(passes, generator))
         if advance:
@@ -192,7 +199,7 @@ def _unit_coords(passes: Passes) -> dict[str, tuple[str, Any]]:
 
 def _state(passes: Passes, generator: torch.Generator | None) -> dict[str, Any]:
     """Where the random numbers are, and what the layers look like."""
-    streams = [[b64encode(one).decode() for one in stream] for stream in passes.states()]
+    streams = [[b64encode(state).decode() for state in stream] for stream in passes.states()]
     own = b64encode(generator.get_state().numpy().tobytes()).decode() if generator else None
     return {"shapes": passes.units.shapes, "streams": streams, "generator": own}
 
@@ -200,8 +207,9 @@ def _state(passes: Passes, generator: torch.Generator | None) -> dict[str, Any]:
 def _restore(before: Mapping[str, Any], passes: Passes, generator: torch.Generator | None) -> None:
     for layer, shape in before["shapes"].items():
         passes.units.see(layer, tuple(shape))
+    # An earlier run has seen that repeats differ.
     passes.must_differ = False
-    passes.restore([[b64decode(one) for one in stream] for stream in before["streams"]])
+    passes.restore([[b64decode(state) for state in stream] for stream in before["streams"]])
     if generator and before["generator"]:
         generator.set_state(torch.frombuffer(bytearray(b64decode(before["generator"])), dtype=torch.uint8))
 
@@ -228,6 +236,7 @@ def _mode(model: nn.Module) -> str:
 
 def _described(model: nn.Module) -> str:
     """The network as it prints itself, without addresses in memory."""
+    # Without these addresses the same network has the same text in every process.
     return re.sub(r" at 0x[0-9a-f]+", "", repr(model))
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from neurovar._values import Value
 
 POSITIONS = ("channel", "row", "column", "token")
+# Of an output for one stimulus, by its number of axes: linear layers, transformers, convolutions.
 USUAL_AXES = {1: ("channel",), 2: ("token", "channel"), 3: ("channel", "row", "column")}
-"""Of an output for one stimulus, by its number of axes: linear layers, transformers, convolutions."""
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,15 @@ def inject(
         raise ValueError("expected antithetic draws from covariances, got draws that are coupled in another way")
     injection = _Context(options, {name: _Given(noise) for name, noise in noises.items()}, generator)
     if fixed:
+        # A generator of its own, seeded once, which every pass clones: the caller's generator moves on by this one
+        # number, whatever the number of passes. 2⁶³ − 1 is the largest bound that `randint` takes.
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         injection.generator = torch.Generator(generator.device).manual_seed(seed)
     with ExitStack() as stack:
+        # First, since compiled code has looked at which hooks there are when it was compiled and would not see these.
         stack.enter_context(_compiled_code_off())
+        # Closed before the hooks go: a copy of the network that was made within the context keeps its hooks, which must
+        # then do nothing.
         stack.callback(injection.close)
         for handle in injection.attach(model):
             stack.callback(handle.remove)
@@ -157,6 +162,7 @@ class _Compiler:
 def _compiled_code_off() -> Iterator[None]:
     """torch.compile does nothing meanwhile, in any thread; where nothing was compiled there is nothing to do."""
     with _Compiler.lock:
+        # The compiler is slow to import; a process that has not imported it has nothing compiled.
         if not _Compiler.is_off and "torch._dynamo" in sys.modules:
             _Compiler.after_last.enter_context(_interpreted())
             _Compiler.is_off = True
@@ -173,6 +179,7 @@ def _compiled_code_off() -> Iterator[None]:
 
 def _interpreted() -> AbstractContextManager[object]:
     try:
+        # `set_stance` is a setting of the whole process; within compiled code it would be traced and not set.
         if torch.compiler.is_compiling():
             raise RuntimeError("under compilation")
         return torch.compiler.set_stance("force_eager")

@@ -66,8 +66,12 @@ class Injection:
         parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
         root = cast(nn.Module, model.module) if parallel else model  # whose copies, in their threads, have own passes
         layers = find_layers(model, self.sources)
+        # Methods of classes, wrapped before they are bound: `torch.compiler.disable` takes functions, and a deep copy
+        # of the network copies what a `MethodType` is bound to, so that the copy's hooks are its own.
         begin, end, add = (wrap(function) for function in (Injection.begin, Injection.end, Layer.add))
         return [
+            # The first hook opens the pass and the last one closes it; the layers' hooks in between find it by their
+            # thread, as several threads may run one network, each with a pass of its own.
             root.register_forward_pre_hook(MethodType(begin, self)),
             *(
                 module.register_forward_hook(MethodType(add, Layer(name, self.sources[name], self)))
@@ -83,7 +87,10 @@ class Injection:
                 "expected single fresh draws on a network that is spread over devices, each with a part of the batch, "
                 f"got draws={options.draws}, fixed={options.fixed}"
             )
+        # The mode of the whole model, and not of the layer: batch normalisation is often left in evaluation mode while
+        # the rest trains.
         on = self.open and (options.when == "both" or (options.when == "train") == model.training)
+        # A pass under a fixed draw starts where the first one did.
         generator = self.generator.clone_state() if options.fixed else self.generator
         self.passes[get_ident()] = Pass(generator, model.training) if on else None
 
@@ -123,6 +130,7 @@ class Layer:
         units = prod(signal.shape[:axis]) * prod(signal.shape[axis + 1 :])
         if units != noise.n:
             raise ValueError(f"expected a covariance over the {units} units of layer {self.name!r}, got {noise.n}")
+        # At the first noisy layer alone: what comes after it has K · batch rows already.
         if self.injection.options.draws > 1 and not under_way.rows:
             output = repeated(module, output, self.injection.options.draws, self.name)
             signal = layer_activation(output, self.name)
@@ -147,6 +155,7 @@ class Layer:
         else:
             added = self._drawn(noise, signal, under_way)
         added = added.to(signal.dtype).reshape(signal.shape)
+        # x + x·e in one pass over the memory.
         return torch.addcmul(signal, signal, added) if self.injection.options.multiplicative else signal + added
 
     def _drawn(self, noise: Covariance | CoupledDraws, signal: Tensor, under_way: Pass) -> Tensor:
@@ -157,6 +166,8 @@ class Layer:
                 f"expected gradients to be on in train mode, as the noise of layer {self.name!r} is learned, got "
                 "no_grad or inference_mode; call model.eval()"
             )
+        # Half precision would round the factors of C before they are multiplied, and what is rounded is no longer the
+        # covariance that was asked for.
         with torch.autocast(signal.device.type, enabled=False):
             added = self._sample(noise, _states(noise, signal), under_way.generator)
         if learned and torch.is_grad_enabled() and not added.requires_grad:

@@ -78,6 +78,7 @@ class NoisyModule(nn.Module):
         self.noises = nn.ModuleList(_Noise(noise) for noise in noises.values())
         options = Options(draws, multiplicative, fixed=False, antithetic=antithetic, when=when)
         self.injection = Injection(options, dict(zip(noises, self.noises)), generator.clone_state())
+        # A graph break at every hook: the compiler cannot trace an explicit generator.
         self.injection.attach(self.model, wrap=torch.compiler.disable)
         self.training = model.training
 
@@ -191,6 +192,8 @@ class _Noise(nn.Module):
             return None
         kept, versions, noise = self.built
         now = list(self.tensors.values())
+        # A tensor's version counts its changes in place, as by an optimiser or `load_state_dict`; `.to` makes other
+        # tensors.
         same = all(a is b for a, b in zip(kept, now)) and versions == [tensor._version for tensor in now]
         return noise if same else None
 
@@ -201,6 +204,7 @@ class _Noise(nn.Module):
         self.built = None if self.learned else (kept, [tensor._version for tensor in kept], noise)
         return noise
 
+    # `.half()` and `.to(dtype)` of a module end up here, for each of its tensors.
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Noise is never below float32."""
 

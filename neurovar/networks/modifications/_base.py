@@ -14,18 +14,18 @@ from torch.nn import functional as F
 from neurovar._values import Value
 from neurovar.networks._checks import check_pixels
 
+# The severities of ImageNet-C's corruptions.
 SEVERITIES = range(1, 6)
-"""The severities of ImageNet-C's corruptions."""
+# `imagecorruptions` refuses images with a side below 32 pixels, and Preble et al. 2026 pad theirs with zeros to it.
 SMALLEST_SIDE = 32
-"""`imagecorruptions` refuses images with a side below 32 pixels, and Preble et al. 2026 pad theirs with zeros to it."""
+# Weights of red, green and blue in grey, as torchvision and Preble et al. 2026 round them (ITU-R BT.601: 0.299).
 LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in grey, as torchvision and Preble et al. 2026 round them (ITU-R BT.601: 0.299)."""
+# What a CPU works on at once: 1 MiB of float32 and what is made of it fit its cache.
 _NUMBERS_AT_ONCE = {"cpu": 2**18}
-"""What a CPU works on at once: 1 MiB of float32 and what is made of it fit its cache."""
+# On a GPU the memory is what limits: 64 MiB of float32, and a few times that on the way.
 _NUMBERS_ELSEWHERE = 2**24
-"""On a GPU the memory is what limits: 64 MiB of float32, and a few times that on the way."""
+# Of the paper's form, which takes the memory of three channels in float64.
 _IMAGES_AT_ONCE = 1024
-"""Of the paper's form, which takes the memory of three channels in float64."""
 
 
 @dataclass(frozen=True)

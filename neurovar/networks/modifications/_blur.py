@@ -13,13 +13,18 @@ from neurovar.networks.modifications._base import Corruption
 from neurovar.networks.modifications._draws import uniforms
 from neurovar.networks.modifications._linear import correlated, separable_sum, smoothed, zoomed
 
+# All constants here are those of `imagecorruptions` (ImageNet-C, Hendrycks & Dietterich 2019), by severity 1 to
+# 5.
 _GAUSSIAN_SD = (1, 2, 3, 4, 6)
 _DISK_RADIUS_AND_SD = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
+# The reference draws disks of radius up to 8 on 17 × 17 pixels and softens them with a kernel of 3 × 3; larger ones on
+# 2r + 1 pixels a side, with 5 × 5.
 _LARGEST_SMALL_DISK = 8
 _GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # σ, largest shift, passes
 _MOTION_RADIUS_AND_SD = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
 _MAX_ANGLE = 45.0
 _ZOOMS = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))  # end and step of a range from 1
+# A term of the disk below the rounding of float32 changes nothing in [0, 1].
 _NEGLIGIBLE = 1e-7
 
 
@@ -91,6 +96,8 @@ class DefocusBlur(Corruption):
 
     def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         height, width = images.shape[2:]
+        # A symmetric kernel is a sum of squares of its eigenvectors, so that a two-dimensional correlation becomes a
+        # few products with matrices of rows and columns.
         return separable_sum(images, *_disk_terms(height, width, self.severity))
 
 
@@ -132,8 +139,10 @@ class GlassBlur(Corruption):
     def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         sigma, reach, passes = _GLASS[self.severity - 1]
         height, width = images.shape[2:]
+        # A frame of `reach` pixels stays: what they would read lies outside.
         n_displaced = (height - 2 * reach) * (width - 2 * reach)
         drawn = uniforms(images, passes * n_displaced, generator).view(len(images), passes, n_displaced)
+        # Rounded down as by the reference's conversion to `uint8`, which is visible in the result.
         smooth = (smoothed(images, sigma, mode="nearest", truncate=4) * 255).floor() / 255
         return smoothed(_displaced(smooth, drawn, reach), sigma, mode="nearest", truncate=4)
 
@@ -219,7 +228,8 @@ def blur_along(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Ten
     height, width = images.shape[2:]
     steps = torch.arange(2 * radius + 1, dtype=torch.float64)
     kernel = torch.exp(-(steps**2) / (2 * sigma**2))
-    radians = torch.deg2rad(angles.cpu().double())  # on the CPU: every device rounds to the same pixels
+    radians = torch.deg2rad(angles.cpu().double())  # on the CPU in float64: every device rounds to the same pixels
+    # Whole pixels, halves rounded down: ⌈x − ½⌉, as the reference does it.
     down = torch.ceil(torch.outer(steps, radians.sin()) - 0.5).long()
     right = torch.ceil(torch.outer(steps, radians.cos()) - 0.5).long()
     inside = (down.abs() < height) & (right.abs() < width)
@@ -228,10 +238,13 @@ def blur_along(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Ten
     below, beside = min(2 * radius, height - 1), min(2 * radius, width - 1)
     padded = F.pad(images, (beside, beside, below, below), mode="replicate")
     length = padded.shape[3]
+    # All shifts are windows into one padded image: a start and a fixed pattern of offsets from it. Reading them by
+    # index costs as much for a batch of angles as for one.
     starts = (down.clamp(-below, below) + below) * length + right.clamp(-beside, beside) + beside
     planes = torch.arange(padded[:, :, 0, 0].numel()).view(padded.shape[:2]) * padded[0, 0].numel()
     starts = (starts[:, :, None] + planes)[..., None].int().to(images.device)
     window = (torch.arange(height)[:, None] * length + torch.arange(width)).flatten().int().to(images.device)
+    # A sum of few shifted images in place, in the order of the kernel: rounding does not depend on the batch.
     pixels, blurred = padded.flatten(), torch.zeros_like(images).flatten(2)
     for weight, start in zip(weights, starts):
         shifted = pixels.index_select(0, (start + window).flatten()).view(blurred.shape)
@@ -241,6 +254,7 @@ def blur_along(images: Tensor, angles: Tensor, radius: int, sigma: float) -> Ten
 
 @lru_cache(64)
 def _zoom_terms(height: int, width: int, strength: int) -> tuple[Tensor, Tensor]:
+    # The reference adds the image itself to its magnifications, of which the first is the image too.
     factors = [1.0, *np.arange(1, *_ZOOMS[strength - 1])]
     rows = [_magnified(height, factor) / len(factors) for factor in factors]
     return torch.stack(rows), torch.stack([_magnified(width, factor) for factor in factors])
@@ -251,6 +265,7 @@ def _magnified(size: int, factor: float) -> Tensor:
     kept = ceil(size / factor)
     start = (size - kept) // 2
     matrix = torch.zeros(size, size, dtype=torch.float64)
+    # ndimage.zoom may give a sample more than is asked for, which is cut off at the end.
     matrix[:, start : start + kept] = zoomed(kept, factor)[:size]
     return matrix
 
@@ -266,6 +281,7 @@ def _disk_terms(height: int, width: int, strength: int) -> tuple[Tensor, Tensor]
     soft = np.exp(-(np.arange(-rim, rim + 1) ** 2) / (2 * sigma**2))
     for axis in (0, 1):
         disk = ndimage.correlate1d(disk, soft / soft.sum(), axis=axis, mode="mirror")
+    # K = Σᵢ λᵢ vᵢ vᵢᵀ; of its 17 or 21 terms those near 0 are left out.
     values, vectors = np.linalg.eigh(disk)
     kept = [i for i in range(len(values)) if abs(values[i]) > _NEGLIGIBLE]
     rows = [values[i] * correlated(height, tuple(vectors[:, i])) for i in kept]
@@ -296,6 +312,8 @@ def _displaced(images: Tensor, drawn: Tensor, reach: int) -> Tensor:
 def _waves(height: int, width: int, reach: int) -> tuple[Tensor, list[int]]:
     """Displaced pixels, sorted by sets that go at once, and the sizes of these sets."""
     rows, columns = torch.arange(height - 2 * reach), torch.arange(width - 2 * reach)
+    # A pixel looks at most `reach` rows and columns away. One (r rows, c columns) after the first to go can go at the
+    # time (reach + 1)·r + c: whatever it depends on has gone before, and nothing at the same time touches it.
     time = ((reach + 1) * rows[:, None] + columns).flatten()
     pixel = ((height - reach - rows)[:, None] * width + width - reach - columns).flatten()
     return pixel[time.argsort(stable=True)], time.bincount().tolist()

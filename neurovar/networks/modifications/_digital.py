@@ -13,10 +13,12 @@ from neurovar.networks.modifications._draws import uniforms
 from neurovar.networks.modifications._linear import pixelated, separable, smoothed
 from neurovar.networks.modifications._sampling import pixel_centres, read_at
 
+# All constants here are those of `imagecorruptions` (ImageNet-C, Hendrycks & Dietterich 2019), by severity 1 to 5.
 _CONTRASTS = (0.4, 0.3, 0.2, 0.1, 0.05)
 _SATURATIONS = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))  # factor, summand
 _COARSER = (0.6, 0.5, 0.4, 0.3, 0.25)
 _QUALITIES = (25, 18, 15, 10, 7)
+# The largest side of a JPEG that libjpeg writes, and the side of the blocks that it codes one by one.
 _LONGEST_JPEG = 65_500
 _JPEG_BLOCK = 8
 _WAVE_HEIGHTS = (12.5, 16.25, 21.25, 25.0, 30.0)
@@ -97,6 +99,8 @@ class Saturate(Corruption):
         value = images.amax(dim=1, keepdim=True)
         range_ = value - images.amin(dim=1, keepdim=True)
         saturation = torch.where(value > 0, range_ / value, 0.0)
+        # Hue and saturation in one number a channel: how far it lies from the largest one, as a fraction of the range.
+        # A grey pixel has no hue; scikit-image calls it red (0, 1, 1).
         of_range = torch.where(range_ > 0, (value - images) / range_, images.new_tensor([0.0, 1.0, 1.0])[:, None, None])
         return value * (1 - of_range * (factor * saturation + summand).clamp(max=1))
 
@@ -171,7 +175,7 @@ class JpegCompression(Corruption):
         quality = _QUALITIES[self.severity - 1]
         pixels = (images * 255).round().to(torch.uint8).cpu()
         if images.shape[1] == 3:
-            coded = torch.stack([_through_jpeg(one.permute(1, 2, 0), quality).permute(2, 0, 1) for one in pixels])
+            coded = torch.stack([_through_jpeg(image.permute(1, 2, 0), quality).permute(2, 0, 1) for image in pixels])
         else:
             coded = _as_tall_jpegs(pixels[:, 0], quality)[:, None]
         return coded.to(images) / 255
@@ -223,6 +227,8 @@ class ElasticTransform(Corruption):
 
 def _as_tall_jpegs(pixels: Tensor, quality: int) -> Tensor:
     height, width = pixels.shape[1:]
+    # A block that the image fills only in part is completed by the coder with the edge's pixels; done before, so that
+    # images may lie on top of one another.
     missing = (0, -width % _JPEG_BLOCK, 0, -height % _JPEG_BLOCK)  # as the coder itself completes its blocks
     whole = F.pad(pixels[:, None].float(), missing, mode="replicate")[:, 0].to(torch.uint8)
     strips = [_through_jpeg(s.flatten(0, 1), quality) for s in whole.split(max(_LONGEST_JPEG // whole.shape[1], 1))]

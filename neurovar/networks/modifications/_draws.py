@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# PyTorch's CPU kernel fills a tensor of normals by 16, and what is left over at its end by another rule. Rows of
+# whole groups of 16 therefore do not depend on how many rows follow; the numbers drawn beyond n are thrown away.
 _NORMALS_AT_ONCE = 16
-"""PyTorch's CPU kernel fills a tensor of normals by 16, and what is left over at its end by another rule. Rows of whole
-groups of 16 therefore do not depend on how many rows follow; the numbers drawn beyond n are thrown away."""
 
 
 def uniforms(images: Tensor, n: int, generator: torch.Generator | None) -> Tensor:

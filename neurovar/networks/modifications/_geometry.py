@@ -8,6 +8,7 @@ from neurovar.networks.modifications._draws import uniforms
 from neurovar.networks.modifications._linear import smoothed
 from neurovar.networks.modifications._sampling import pixel_centres, read_at
 
+# The largest changes at s = 1 (Preble et al. 2026): waves, distortion of the corners, side of the square, degrees.
 _ELASTIC_ALPHA = 35.0
 _ELASTIC_SD = 5.0
 _DISTORTION = 0.25
@@ -50,6 +51,8 @@ class Elastic(Transformation):
         height, width = images.shape[2:]
         drawn = 2 * uniforms(images, 2 * height * width, generator).view(-1, 2, height, width) - 1
         waves = smoothed(drawn, _ELASTIC_SD, mode="mirror", truncate=4) * (_ELASTIC_ALPHA * self.scale / 2)
+        # torchvision gives shifts as fractions of half the image's side; times half the side they are pixels, hence
+        # α/2.
         rows, columns = pixel_centres(images)
         return read_at(images, rows + waves[:, 1], columns + waves[:, 0], outside="black")
 
@@ -89,12 +92,14 @@ class Perspective(Transformation):
         if min(height, width) < 2:
             raise ValueError(f"expected images of at least 2 × 2 pixels, got {height} × {width}")
         drawn = uniforms(images, 8, generator).view(-1, 4, 2)
+        # A corner moves by 0 to `choices − 1` whole pixels: ⌊u · choices⌋ with u in [0, 1).
         choices = [int(_DISTORTION * self.scale * (side // 2)) + 1 for side in (width, height)]
         inwards = (drawn * torch.tensor(choices).to(drawn)).floor()
         corners = torch.tensor([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]).to(drawn)
         signs = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]]).to(drawn)
         h = _projection(corners + signs * inwards, corners).to(images)[:, :, None, None]
         rows, columns = (centres + 0.5 for centres in pixel_centres(images))
+        # The plane of the image seen in perspective: both coordinates are divided by a depth that is linear in them.
         depth = h[:, 6] * columns + h[:, 7] * rows + 1
         x = (h[:, 0] * columns + h[:, 1] * rows + h[:, 2]) / depth
         y = (h[:, 3] * columns + h[:, 4] * rows + h[:, 5]) / depth
@@ -182,7 +187,7 @@ def _projection(from_corners: Tensor, to_corners: Tensor) -> Tensor:
     u = (h₀x + h₁y + h₂)/(h₆x + h₇y + 1), v = (h₃x + h₄y + h₅)/(h₆x + h₇y + 1): eight linear equations, in float64.
     """
     from_, to = from_corners.double().cpu(), to_corners.double().cpu().expand(from_corners.shape)
-    one, none = torch.ones_like(from_[..., :1]), torch.zeros_like(from_)
-    first = torch.cat((from_, one, none, 0 * one, -to[..., :1] * from_), -1)
-    second = torch.cat((none, 0 * one, from_, one, -to[..., 1:] * from_), -1)
+    ones, none = torch.ones_like(from_[..., :1]), torch.zeros_like(from_)
+    first = torch.cat((from_, ones, none, 0 * ones, -to[..., :1] * from_), -1)
+    second = torch.cat((none, 0 * ones, from_, ones, -to[..., 1:] * from_), -1)
     return torch.linalg.solve(torch.cat((first, second), 1), torch.cat((to[..., 0], to[..., 1]), 1))

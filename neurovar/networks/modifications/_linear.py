@@ -18,6 +18,7 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def separable_sum(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Σᵢ rowsᵢ · x · columnsᵢᵀ for each image, rows and columns (terms, size, size)."""
+    # All terms side by side: one product for the columns and one for the rows, where their sum is taken too.
     terms, width = columns.shape[:2]
     right = images @ _for_each(columns.flatten(0, 1).T, images)  # (…, height, terms · width)
     stacked = right.unflatten(-1, (terms, width)).transpose(-3, -2).flatten(-3, -2)
@@ -38,6 +39,7 @@ def smoothed(images: Tensor, sigma: float | tuple[float, float], *, mode: str, t
 
 @lru_cache(_CACHED)
 def _gaussian(size: int, sigma: float, mode: str, truncate: float) -> Tensor:
+    # What the library makes of the unit vectors are the columns of its matrix: the same numbers by construction.
     return torch.from_numpy(ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0, mode=mode, truncate=truncate))
 
 

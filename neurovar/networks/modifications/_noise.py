@@ -6,6 +6,8 @@ from torch import Tensor
 from neurovar.networks.modifications._base import Corruption
 from neurovar.networks.modifications._draws import normals, poisson, uniforms
 
+# Standard deviations, photons at a white pixel, and fractions of pixels by severity 1 to 5: those of `imagecorruptions`
+# (ImageNet-C, Hendrycks & Dietterich 2019).
 _GAUSSIAN_SD = (0.08, 0.12, 0.18, 0.26, 0.38)
 _PHOTONS = (60, 25, 12, 5, 3)
 _IMPULSES = (0.03, 0.06, 0.09, 0.17, 0.27)
@@ -125,6 +127,7 @@ class ImpulseNoise(Corruption):
     channels_differ = True
 
     def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        # One uniform number decides: the lowest p/2 of its range for white, the highest for black.
         half = _IMPULSES[self.severity - 1] / 2
         drawn = uniforms(images, images[0].numel(), generator).view(images.shape)
         return images.masked_fill(drawn < half, 1.0).masked_fill(drawn >= 1 - half, 0.0)

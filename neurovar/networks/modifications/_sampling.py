@@ -18,6 +18,7 @@ def read_at(images: Tensor, rows: Tensor, columns: Tensor, *, outside: str) -> T
     torchvision does when it fills with 0.
     """
     height, width = images.shape[2:]
+    # grid_sample counts from −1 to 1 over the outer edges of the image: pixel p has its centre at (2p + 1)/n − 1.
     grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), dim=-1)
     mode = "reflection" if outside == "reflection" else "zeros"
     read = F.grid_sample(images, grid, mode="bilinear", padding_mode=mode, align_corners=False)

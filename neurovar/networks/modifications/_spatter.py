@@ -8,6 +8,7 @@ from neurovar.networks.modifications._base import LUMA, Corruption
 from neurovar.networks.modifications._draws import normals
 from neurovar.networks.modifications._linear import smoothed
 
+# All constants here are those of `imagecorruptions` (ImageNet-C, Hendrycks & Dietterich 2019), by severity 1 to 5.
 _LIQUID = (  # mean, SD, σ of smoothing, least that is seen, weight of water or σ of the mud's rim
     (0.65, 0.3, 4, 0.69, 0.6),
     (0.65, 0.3, 3, 0.68, 0.6),
@@ -18,11 +19,14 @@ _LIQUID = (  # mean, SD, σ of smoothing, least that is seen, weight of water or
 _LAST_WATER = 3
 _WATER, _MUD = (175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255)
 _LEAST_MUD = 0.8
+# Thresholds of Canny's edges on gradients |x| + |y| of 8-bit levels. OpenCV tells directions apart in integers, by tan
+# 22.5° · 2¹⁵, and adds lengths of moves · 2¹⁶ (its 5 × 5 mask).
 _WEAK_EDGE, _STRONG_EDGE = 50, 150
 _TAN_22_5 = 13573  # · 2¹⁵
 _FAR = 2**28
 _STEP, _DIAGONAL, _KNIGHT = 65536, 91750, 143976  # lengths of moves, · 2¹⁶
 _FARTHEST = 20
+# A light from the lower right: a filter of 3 × 3 that is brighter where distances grow that way.
 _RELIEF = {(0, 0): -2, (0, 1): -1, (1, 0): -1, (1, 1): 1, (1, 2): 1, (2, 1): 1, (2, 2): 2}  # (row, column): weight
 
 
@@ -109,6 +113,7 @@ def _sum_of_9(maps: Tensor) -> Tensor:
 
 def _canny(levels: Tensor) -> Tensor:
     """Edges (bool) of maps (batch, height, width) of 8-bit levels: Sobel, thinned along the gradient, linked."""
+    # |y|·2¹⁵ < |x|·tan 22.5°·2¹⁵ is a direction below 22.5°; tan 67.5° = tan 22.5° + 2, hence |x|·2¹⁶ more.
     x, y = _sobel(levels)
     size = x.abs() + y.abs()
     around = _around(size)
@@ -122,6 +127,7 @@ def _canny(levels: Tensor) -> Tensor:
     across = torch.where((x < 0) ^ (y < 0), rising, falling)
     thin = torch.where(flat, beside, torch.where(steep, below, across)) & (size > _WEAK_EDGE)
     edges = thin & (size > _STRONG_EDGE)
+    # Weak edges that touch strong ones are edges, and so are those that touch these, until none is added.
     while True:
         grown = _dilated(edges) & thin
         if torch.equal(grown, edges):
@@ -159,12 +165,15 @@ def _swept(distance: Tensor) -> Tensor:
     """Distances by moves down and to the right from those that are known."""
     height, width = distance.shape[1:]
     known = F.pad(distance.transpose(0, 1), (2, 2, 0, 0, 2, 0), value=_FAR)  # (row, batch, column)
+    # Moves to the right along a row: min over i ≤ j of (d_i − i·step) + j·step, a running minimum.
     ramp = _STEP * torch.arange(width, dtype=torch.int32, device=distance.device)
     for row in range(2, height + 2):
-        two, one, here = known[row - 2], known[row - 1], known[row, :, 2:-2]
-        knights = torch.minimum(torch.minimum(two[:, 1:-3], two[:, 3:-1]), torch.minimum(one[:, :-4], one[:, 4:]))
-        diagonals = torch.minimum(one[:, 1:-3], one[:, 3:-1])
-        nearest = torch.minimum(knights + _KNIGHT, torch.minimum(diagonals + _DIAGONAL, one[:, 2:-2] + _STEP))
+        two_above, above, here = known[row - 2], known[row - 1], known[row, :, 2:-2]
+        knights = torch.minimum(
+            torch.minimum(two_above[:, 1:-3], two_above[:, 3:-1]), torch.minimum(above[:, :-4], above[:, 4:])
+        )
+        diagonals = torch.minimum(above[:, 1:-3], above[:, 3:-1])
+        nearest = torch.minimum(knights + _KNIGHT, torch.minimum(diagonals + _DIAGONAL, above[:, 2:-2] + _STEP))
         known[row, :, 2:-2] = (torch.minimum(here, nearest) - ramp).cummin(1).values + ramp
     return known[2:, :, 2:-2].transpose(0, 1)
 
@@ -172,6 +181,7 @@ def _swept(distance: Tensor) -> Tensor:
 def _equalized(levels: Tensor) -> Tensor:
     """Levels 0 … 20 spread so that each of 0 … 255 is as frequent, an image at a time; the lowest becomes 0."""
     flat, n_levels = levels.flatten(1).long(), _FARTHEST + 1
+    # Counts of all images at once: the levels of image i are numbered from i · n_levels.
     numbered = flat + n_levels * torch.arange(len(flat), device=flat.device)[:, None]
     counts = numbered.flatten().bincount(minlength=n_levels * len(flat)).view(-1, n_levels)
     lowest = flat.amin(1, keepdim=True)

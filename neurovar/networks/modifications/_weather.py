@@ -16,6 +16,7 @@ from neurovar.networks.modifications._blur import blur_along
 from neurovar.networks.modifications._draws import normals, uniforms
 from neurovar.networks.modifications._linear import separable, zoomed
 
+# All constants here are those of `imagecorruptions` (ImageNet-C, Hendrycks & Dietterich 2019), by severity 1 to 5.
 _BRIGHTER_BY = (0.1, 0.2, 0.3, 0.4, 0.5)
 _SNOW = (  # mean, SD, magnification, least that is seen, radius and SD of the motion, weight of the image
     (0.1, 0.3, 3.0, 0.5, 10, 4, 0.8),
@@ -114,6 +115,7 @@ class Snow(Corruption):
         middle = mean + sd * drawn[:, 1:].view(-1, 1, rows, columns)
         flakes = separable(middle, zoomed(rows, factor), zoomed(columns, factor))
         flakes = flakes.masked_fill(flakes < threshold, 0.0).clamp(0, 1)
+        # Φ of a normal number is uniform, so that angle and flakes come from one draw of normals.
         angles = _STEEPEST + (_LEAST_STEEP - _STEEPEST) * torch.special.ndtr(drawn[:, 0])
         fallen = (blur_along(flakes, angles, radius, sigma)[:, :, :height, :width] * 255).round() / 255
         grey = luma(images) if images.shape[1] == 3 else images
@@ -207,6 +209,7 @@ class Fog(Corruption):
     def _modified(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         amount, decay = _FOG[self.severity - 1]
         height, width = images.shape[2:]
+        # Diamond-square halves its step until it is a pixel: the side is the next power of two.
         side = 1 << (max(height, width) - 1).bit_length()
         cloud = _cloud(uniforms(images, side**2 - 1, generator), side, decay)[:, None, :height, :width]
         largest = images.amax(dim=(1, 2, 3), keepdim=True)
@@ -243,6 +246,8 @@ def _cloud(drawn: Tensor, side: int, decay: float) -> Tensor:
         now, rest = rest[:, :n], rest[:, n:]
         return total / 4 + roughness**2 * (2 * now.view(total.shape) - 1)
 
+    # Squares first: the middle of four corners. Then diamonds: the middle of what lies above, below, left and right.
+    # Edges wrap around, which makes the map periodic.
     while step >= 2:
         half = step // 2
         corners = heights[:, ::step, ::step]

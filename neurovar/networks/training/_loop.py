@@ -16,8 +16,8 @@ from neurovar.networks.training._network import initialisation_seed
 Advance = Callable[[int], object]
 Batch = tuple[Tensor, Tensor]
 Change = Callable[[Tensor, Tensor], Tensor]
+# About as many numbers of noise are drawn at once: enough to read a dense factor for many images, and little memory
 NUMBERS_AT_ONCE = 2**20
-"""About as many numbers of noise are drawn at once: enough to read a dense factor for many images, and little memory"""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def fit(
 
 def dropout_seed(generator: torch.Generator) -> int:
     """A seed that follows from the generator, which stays put."""
+    # From a clone, so that dropout, which few networks have, leaves the order of images as it is without.
     return initialisation_seed(drawn_seed(generator.clone_state()))
 
 
@@ -142,6 +143,7 @@ def noisy(noise: Covariance | None, inputs: Tensor, batch_size: int, generator: 
     noise = moved_to(noise, inputs.device)
     if noise.state_dependent or noise.trainable:
         return lambda batch, _: batch.add_(_at(noise, batch, generator).to(batch).view_as(batch))
+    # A whole number of batches: no draw is left over at the end of a block.
     block = batch_size * max(1, NUMBERS_AT_ONCE // (noise.n * batch_size))
     sampler = noise.sampler(generator=generator, block=block)
     return lambda batch, _: batch.add_(sampler.draw((len(batch),)).to(batch).view_as(batch))

@@ -75,6 +75,7 @@ def train_many(
     _check_counts(models, seeds=seeds)
     schedule = Schedule(n_epochs, batch_size, learning_rate)
     if images.device.type == "cpu":
+        # NumPy arrays and not tensors: joblib maps these into the memory of all workers.
         arrays, options = (images.detach().numpy(), labels.numpy()), vars(schedule)
         work = [partial(_seeded, train, model, *arrays, seed, options) for model, seed in zip(models, seeds)]
         return list(in_workers(work, n_jobs))
@@ -173,7 +174,7 @@ def _train_stacked(
     models: Sequence[Network], images: Tensor, labels: Tensor, schedule: Schedule, seeds: Sequence[int]
 ) -> list[Network]:
     generators = [torch.Generator(images.device).manual_seed(int(seed)) for seed in seeds]
-    return fit_stacked(models, [Source(images, None, each) for each in generators], labels, schedule)
+    return fit_stacked(models, [Source(images, None, generator) for generator in generators], labels, schedule)
 
 
 def _retrain_stacked(
@@ -186,17 +187,17 @@ def _retrain_stacked(
     seeds: Sequence[int],
 ) -> list[nn.Sequential]:
     generators = [torch.Generator(images.device).manual_seed(int(seed)) for seed in seeds]
-    fresh = [reinitialised(model, layer=layer, rng=drawn_seed(each)).eval() for model, each in zip(models, generators)]
+    fresh = [reinitialised(model, layer=layer, rng=drawn_seed(g)).eval() for model, g in zip(models, generators)]
     moved = {id(noise): moved_to(noise, images.device) for noise in noises if noise is not None}
     inputs: dict[int, Tensor] = {}
     sources = []
-    for model, network, noise, each in zip(models, fresh, noises, generators):
+    for model, network, noise, generator in zip(models, fresh, noises, generators):
         if id(model) not in inputs:
             inputs[id(model)] = activations(halves(network, layer)[0], images)
         shown = inputs[id(model)]
         check_noise(noise, shown, layer)
-        change = noisy(moved.get(id(noise)), shown, schedule.batch_size, each)
-        sources.append(Source(shown, change, each))
+        change = noisy(moved.get(id(noise)), shown, schedule.batch_size, generator)
+        sources.append(Source(shown, change, generator))
     tails = fit_stacked([halves(model, layer)[1] for model in fresh], sources, labels, schedule)
     for network, tail in zip(fresh, tails):
         halves(network, layer)[1].load_state_dict(tail.state_dict())

@@ -127,6 +127,7 @@ def reinitialised(model: nn.Sequential, *, layer: str, rng: np.random.Generator 
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+            # What has parameters of its own and no way to draw them anew would stay as it was trained.
             elif next(module.parameters(recurse=False), None) is not None:
                 raise ValueError(f"expected modules with reset_parameters after {layer!r}, got {type(module).__name__}")
     return fresh

@@ -31,16 +31,21 @@ def fit_stacked(
     for model, source in zip(trained, sources):
         check_task(model, source.inputs, labels)
     _check_alike(trained)
+    # Each parameter of all models becomes one tensor with a first dimension of models; `template` only lends its
+    # layers.
     pairs = zip(*(model.named_parameters() for model in trained))
-    stacked = {named[0][0]: torch.stack([each.detach() for _, each in named]) for named in pairs}
+    stacked = {named[0][0]: torch.stack([parameter.detach() for _, parameter in named]) for named in pairs}
     wanted = {name for name, parameter in trained[0].named_parameters() if parameter.requires_grad}
     changing = {name: parameter for name, parameter in stacked.items() if name in wanted}
     frozen = {name: parameter for name, parameter in stacked.items() if name not in wanted}
+    # The loss of one network as a function of its parameters, which `vmap` maps over the first dimension of all.
     template = trained[0].train()
 
     def loss(changing: dict[str, Tensor], frozen: dict[str, Tensor], shown: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(template, changing | frozen, (shown,)), labels)
 
+    # Adam works number by number, so that one optimiser over the stacked tensors does for each network what one of its
+    # own would.
     gradients = vmap(grad(loss))
     _check_batched(gradients, changing, frozen, sources, labels)
     optimiser = adam(list(changing.values()), schedule)
@@ -91,4 +96,4 @@ def _check_alike(models: Sequence[nn.Module]) -> None:
 
 
 def _frozen(model: nn.Module) -> tuple[tuple[str, torch.Size, bool], ...]:
-    return tuple((name, each.shape, each.requires_grad) for name, each in model.named_parameters())
+    return tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters())

@@ -15,6 +15,7 @@ from neurovar.networks.training._network import halves, reinitialised
 
 Network = TypeVar("Network", bound=nn.Module)
 Attack = Callable[..., Tensor]
+# The front runs once over all images, in parts whose maps fit a CPU's cache.
 FRONT_BATCH = 100
 
 
@@ -198,6 +199,7 @@ def adversarial_train(
 
     def attacking(copied: nn.Module) -> Change:
         def attacked(batch: Tensor, wanted: Tensor) -> Tensor:
+            # Rounded up, as in the `AdversarialTrainer` of the Adversarial Robustness Toolbox.
             count = ceil(ratio * len(batch))
             copied.eval()
             changed = attack(copied, batch[:count], wanted[:count], generator=generator)
@@ -303,6 +305,7 @@ def retrain(
 def activations(front: nn.Module, images: Tensor) -> Tensor:
     """What the front gives; of maps, with the channels of a place side by side, where CPUs convolve and pool faster."""
     outputs = torch.cat([front(batch) for batch in images.split(FRONT_BATCH)])
+    # A CPU convolves and pools faster where the channels of a place lie side by side.
     on_cpu = outputs.ndim == 4 and outputs.device.type == "cpu"
     return outputs.contiguous(memory_format=torch.channels_last) if on_cpu else outputs
 

