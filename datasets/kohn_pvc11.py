@@ -15,7 +15,6 @@ say that 0° drifts to the left and 90° downward. The number of a movie's trial
 animal in gratings and movies, could not be verified. Spontaneous activity, which has no stimulus, is not read.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ import numpy as np
 import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, File, Source, choose
-from neurovar_datasets._reading.hdf5 import Hdf5, is_hdf5, open_hdf5
+from neurovar_datasets._reading.hdf5 import is_hdf5, open_hdf5
 from neurovar_datasets._reading.mat import mat, struct_field
+from neurovar_datasets._reading.mat_cells import cell_array, matlab_class
 from neurovar_datasets._reading.refusals import checked, expect, integers, numbers, reading
 
 from neurovar.responses import TIME_DIMS, bin_edges
@@ -34,7 +34,6 @@ PAGE = "https://crcns.org/data-sets/vc/pvc-11"
 DIRECTIONS = np.arange(0, 360, 30)
 GRATING_DURATION, MOVIE_DURATION = 1.28, 30.0  # s
 MOVIES = ("gratings_movie", "natural_movie", "noise_movie")
-CELL_BYTES = 100  # of a cell in MATLAB 7.3 files, at least: 8 for the reference, the rest for what it refers to
 FIELDS = ("EVENTS", "CHANNELS", "MAP", "SNR")
 
 
@@ -171,62 +170,16 @@ def _read_mat(path: Path) -> _Recording:
 def _read_hdf5(path: Path) -> _Recording:
     """As `_read_mat`, from a MATLAB 7.3 file: dims are reversed, and cells are references to other datasets."""
     with open_hdf5(path) as file:
-        return _Recording(_cells(path, file).T, *(file.array(f"data/{name}").T for name in FIELDS[1:]))
+        events = cell_array(path, file, "data/EVENTS", lambda cell: _times(path, cell)).T
+        return _Recording(events, *(file.array(f"data/{name}").T for name in FIELDS[1:]))
 
 
-def _cells(path: Path, file: Hdf5) -> np.ndarray:
-    """What the cells of EVENTS refer to; MATLAB lets all empty ones refer to the same."""
-    import h5py
-
-    references = _references(path, file)
-    events = np.empty(references.shape, dtype=object)
-    seen: dict[int, np.ndarray] = {}
-    n_bytes = 0
-    for place, reference in np.ndenumerate(references):
-        cell = file.file[reference]
-        address = h5py.h5o.get_info(cell.id).addr
-        if address not in seen:
-            expect(isinstance(cell, h5py.Dataset), path, "EVENTS", "cells with spike times", cell)
-            expect(n_bytes + _n_bytes(cell) <= file.limit, path, "EVENTS", f"at most {file.limit} bytes", "more")
-            seen[address] = _times(path, file, cell)
-        events[place] = seen[address]
-        n_bytes += events[place].nbytes
-        expect(n_bytes <= file.limit, path, "EVENTS", f"at most {file.limit} bytes", "more")
-    return events
-
-
-def _references(path: Path, file: Hdf5) -> np.ndarray:
-    """The references in EVENTS, no more than the file has room for what they refer to."""
-    import h5py
-
-    group: Any = file.members("data")
-    link = group.get("EVENTS", getlink=True) if "EVENTS" in group else None
-    expect(isinstance(link, h5py.HardLink), path, "EVENTS", "a cell array in this file", link)
-    item = group["EVENTS"]
-    is_cell_array = isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is h5py.Reference
-    expect(is_cell_array, path, "EVENTS", "a cell array of spike times", item)
-    most = path.stat().st_size // CELL_BYTES
-    n_cells = _n_bytes(item) // item.dtype.itemsize
-    expect(0 < n_cells <= most, path, "EVENTS", f"1 to {most} cells", f"shape {item.shape}")
-    return _values(path, file, item)
-
-
-def _n_bytes(item: Any) -> int:
-    return max(item.size or 0, math.prod(item.chunks or ())) * item.dtype.itemsize
-
-
-def _times(path: Path, file: Hdf5, cell: Any) -> np.ndarray:
+def _times(path: Path, cell: Any) -> np.ndarray:
     """The numbers in a cell; of an empty one MATLAB writes the shape, of a text its characters as numbers."""
     if cell.attrs.get("MATLAB_empty", 0):
         return np.empty(0)
-    expect(cell.attrs.get("MATLAB_class") != b"char", path, "EVENTS", "cells with spike times", "text")
-    return _values(path, file, cell)
-
-
-def _values(path: Path, file: Hdf5, item: Any) -> np.ndarray:
-    expect(not item.external and not item.is_virtual, path, "EVENTS", "data in this file", "data in another file")
-    file.check_chunks("EVENTS", item)
-    return np.asarray(item[()])
+    expect(matlab_class(cell) != "char", path, "EVENTS", "cells with spike times", "text")
+    return np.asarray(cell[()])
 
 
 def _stimuli(path: Path, session: str, events: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:

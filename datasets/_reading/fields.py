@@ -13,6 +13,7 @@ from neurovar_datasets._fetching.source import CorruptDataError
 from neurovar_datasets._reading.archives import npy, npz
 from neurovar_datasets._reading.hdf5 import is_hdf5, open_hdf5
 from neurovar_datasets._reading.mat import mat, struct_field
+from neurovar_datasets._reading.mat_cells import cell_texts, characters, dense, expect_plain, matlab_class
 from neurovar_datasets._reading.refusals import expect, numbers, reading, size_limit
 
 from neurovar import responses
@@ -153,42 +154,45 @@ def _hdf5_name(path: Path, name: str) -> str:
 def _from_hdf5(path: Path, name: str) -> np.ndarray:
     at = _hdf5_name(path, name)
     with open_hdf5(path) as file, reading(path, name):
+        item = file.item_at(at)
+        of_matlab = matlab_class(item)
+        expect_plain(path, name, of_matlab)
+        if of_matlab == "cell":
+            return cell_texts(path, file, at)
+        if "MATLAB_sparse" in item.attrs:
+            sparse = tuple(file.array(f"{at}/{part}", ndim=1) for part in ("data", "ir", "jc"))
+            return dense(path, name, sparse, int(item.attrs["MATLAB_sparse"]), file.limit)
         item = file.dataset(at)
         if item.dtype.kind not in "biuf":
             return file.strings(at)
         expect("MATLAB_empty" not in item.attrs, path, name, "values", "an empty array")
-        is_text = _matlab_class(item) == b"char"
         values = np.asarray(item[()])
-    if path.suffix.lower() == MATLAB:
-        values = values.T
-    return _characters(path, name, values) if is_text else values
-
-
-def _matlab_class(item: Any) -> bytes:
-    """The attribute, if it is a text of fixed length as MATLAB writes it."""
-    if "MATLAB_class" not in item.attrs or item.attrs.get_id("MATLAB_class").dtype.kind != "S":
-        return b""
-    return bytes(item.attrs["MATLAB_class"])
-
-
-def _characters(path: Path, name: str, codes: np.ndarray) -> np.ndarray:
-    """The rows of a MATLAB matrix of characters, which pads them to one width."""
-    expect(codes.ndim == 2 and codes.dtype == np.uint16, path, name, "rows of characters", codes.dtype)
-    with reading(path, name):
-        return np.array([row.tobytes().decode("utf-16-le").rstrip() for row in np.ascontiguousarray(codes, "<u2")])
+        if path.suffix.lower() == MATLAB:
+            values = values.T
+        return characters(path, name, values) if of_matlab == "char" else values
 
 
 def _from_mat(path: Path, name: str) -> np.ndarray:
     """A variable or, after dots, a field of structs of size 1 × 1; cells must have one text each."""
     from scipy.io import whosmat
+    from scipy.io.matlab import MatlabOpaque
+    from scipy.sparse import issparse
 
     variable, *inner = name.split(".")
     with reading(path):
         there = [of_one[0] for of_one in whosmat(str(path))]
     expect(variable in there, path, name, "a variable of this name", f"{there[:20]}")
-    values = np.asarray(mat(path, [variable])[variable])
+    content = mat(path, [variable])[variable]
     for part in inner:
-        values = struct_field(path, values, part)
+        content = struct_field(path, np.asarray(content), part)
+        if content.dtype == object and content.shape == ():
+            content = content.item()
+    if issparse(content):
+        sparse = (content.data, content.indices, content.indptr)
+        return dense(path, name, sparse, content.shape[0], size_limit(path.stat().st_size))
+    if isinstance(content, MatlabOpaque):
+        expect_plain(path, name, content["s2"].item().decode("latin1"))
+    values = np.asarray(content)
     if values.dtype != object:
         return np.char.rstrip(values) if values.dtype.kind == "U" else values
     texts = [np.asarray(cell) for cell in values.ravel()]

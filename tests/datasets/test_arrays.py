@@ -15,6 +15,7 @@ from neurovar_datasets import CorruptDataError, arrays
 from neurovar_datasets._reading import hdf5_texts as _vlen
 from neurovar_datasets.arrays import Declaration
 from scipy.io import savemat
+from scipy.sparse import csc_matrix
 
 from neurovar import responses
 
@@ -583,3 +584,79 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, form: str) -> None:
             assert str(error).startswith(str(tmp_path)), error
         file.write_bytes(files[file])
     assert n_refused > 5
+
+
+def matlab_file(path: Path, **variables: Any) -> Path:
+    """As MATLAB 7.3 has them: a cell array of texts, a sparse matrix by its parts, or an object of a class."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, (kind, value) in variables.items():
+            if kind == "cell":
+                group = file.require_group("#refs#")
+                codes = [np.array([[ord(letter)] for letter in text], dtype=np.uint16) for text in value]
+                for number, code in enumerate(codes):
+                    group[f"{name}{number}"] = code
+                    group[f"{name}{number}"].attrs["MATLAB_class"] = np.bytes_(b"char")
+                refs = [[group[f"{name}{number}"].ref for number in range(len(codes))]]
+                file.create_dataset(name, data=np.array(refs, dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
+            elif kind == "sparse":
+                group = file.create_group(name)
+                group.attrs["MATLAB_sparse"] = np.uint64(value["n_rows"])
+                for part in ("data", "ir", "jc"):
+                    group[part] = value[part]
+                kind = "double"
+            else:
+                file[name] = value
+            file[name].attrs["MATLAB_class"] = np.bytes_(kind.encode())
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file".ljust(116) + bytes(8) + b"\x00\x02IM")
+    return path
+
+
+COUNTS_OF_ROWS = np.array([[0, 2, 0], [1, 0, 0], [0, 0, 0], [4, 0, 5.0]])
+
+
+def sparse_parts(matrix: np.ndarray) -> dict[str, Any]:
+    columns = [np.flatnonzero(column) for column in matrix.T]
+    return {
+        "n_rows": len(matrix),
+        "data": np.concatenate([column[column != 0] for column in matrix.T]),
+        "ir": np.concatenate(columns).astype(np.uint64),
+        "jc": np.cumsum([0, *map(len, columns)]).astype(np.uint64),
+    }
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["7.3", "5"])
+def test_cells_of_text_and_sparse_counts_of_matlab(tmp_path: Path, old: bool) -> None:
+    ids, path = ["a", "bb", "a", "ccc"], tmp_path / "a.mat"
+    if old:
+        savemat(path, {"n": csc_matrix(COUNTS_OF_ROWS), "ids": np.array(ids, dtype=object)})
+    else:
+        matlab_file(path, n=("sparse", sparse_parts(COUNTS_OF_ROWS)), ids=("cell", ids))
+    declaration = arrays.Declaration(path, "spike count", "n", ("presentation", "unit"), "ids")
+    da = arrays.load(declaration)
+    assert da.stimulus.values.tolist() == ["a", "bb", "ccc"]
+    np.testing.assert_array_equal(da.values[0], COUNTS_OF_ROWS[[0, 2]])
+
+
+@pytest.mark.parametrize("name", ["string", "categorical", "datetime"])
+def test_objects_of_matlab_are_refused_by_their_class(tmp_path: Path, name: str) -> None:
+    """Of which the file has six numbers, here one for each row."""
+    counts = ("double", np.ones((2, 6)))
+    path = matlab_file(tmp_path / "a.mat", n=counts, ids=(name, np.arange(6, dtype=np.uint32)[:, None]))
+    declaration = arrays.Declaration(path, "spike count", "n", ("presentation", "unit"), "ids")
+    with pytest.raises(CorruptDataError, match=rf"a\.mat: ids: expected numbers, .* got a MATLAB {name}; .*cellstr"):
+        arrays.load(declaration)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ir": np.array([2**62, 0, 1, 2], np.uint64)}, "rows from 0 to 3"),
+        ({"jc": np.array([0, 2, 1, 4], np.uint64)}, "columns that hold all values"),
+        ({"n_rows": 2**50}, "at most .* bytes when it is not sparse"),
+    ],
+)
+def test_false_sparse_matrices_are_refused(tmp_path: Path, change: dict, message: str) -> None:
+    path = matlab_file(tmp_path / "a.mat", n=("sparse", sparse_parts(COUNTS_OF_ROWS) | change))
+    with pytest.raises(CorruptDataError, match=rf"a\.mat: n: expected {message}"):
+        arrays.load(arrays.Declaration(path, "spike count", "n", ("presentation", "unit"), "ids"))
