@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 
 from neurovar.responses import floating, repeat_counts
 from neurovar.statistics._estimator import Needs, estimator
+from neurovar.statistics.estimation._deviations import deviations
 from neurovar.statistics.estimation._noise import noise_covariance
 
 
@@ -92,7 +93,9 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
     drawn from where all have two or three. NaN where no two such estimates can be had.
     """
     xp = array_namespace(values)
-    noise, n_repeats = padded_noise(values)
+    noise, _, dof = deviations(values, differences=False)
+    dof = xp.astype(dof, xp.float64)
+    n_repeats = dof + 1
     # Everything follows from products of trials: tr(Cₛ Cₜ) of two stimuli is the sum of squares of their products.
     products = noise @ xp.matrix_transpose(noise)
     norms = xp.astype(xp.linalg.diagonal(products), xp.float64)
@@ -102,7 +105,6 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
     # ‖XᵀX‖² = ‖XXᵀ‖²: the smaller of the two is computed.
     wide = trials.shape[0] < trials.shape[1]
     scatter = trials @ trials.T if wide else trials.T @ trials
-    dof = n_repeats - 1
     # Sums over s ≠ t are the square of the sum less the sum of squares: no trial meets itself in them.
     weight = _total(dof) ** 2 - _total(dof**2)
     squared_trace = _total(trace) ** 2 - _total(trace**2)
@@ -120,16 +122,6 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
     trace_of_square += _total(scale * ((n - 1) * (n - 2) * square + trace**2 - fourth))
     # Both have the weight Σ (Rₛ − 1)(Rₜ − 1), so that it cancels in their ratio.
     return (squared_trace / weight, trace_of_square / weight) if weight else (nan, nan)
-
-
-def padded_noise(values: Any) -> tuple[Any, Any]:
-    """Residuals (stimulus, repeat, unit), 0 where a trial is absent, and float64 Rₛ (stimulus,); NumPy or torch."""
-    xp, values = array_namespace(values), floating(values)
-    present = ~xp.isnan(values[:, :, :1])
-    count = xp.sum(xp.astype(present, values.dtype), axis=1, keepdims=True)
-    zero = xp.zeros_like(values[:1, :1, :1])
-    mean = xp.sum(xp.where(present, values, zero), axis=1, keepdims=True) / count
-    return xp.where(present, values - mean, zero), xp.astype(count[:, 0, 0], xp.float64)
 
 
 def _total(values: Any) -> float:

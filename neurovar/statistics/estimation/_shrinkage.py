@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 
 from neurovar.responses import repeat_counts
 from neurovar.statistics._estimator import Needs, estimator, squared_units
-from neurovar.statistics.estimation._dimensionality import padded_noise
+from neurovar.statistics.estimation._deviations import deviations
 
 METHODS = ("ledoit_wolf", "oas", "schaefer_strimmer")
 
@@ -87,10 +87,11 @@ def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = 
 def shrunk_covariance_kernel(values: Any, *, method: str) -> tuple[Any, float]:
     """`shrunk_covariance` of an array (stimulus, repeat, unit), NumPy or torch: matrix (unit, unit) and intensity."""
     xp = array_namespace(values)
-    noise, n_repeats = padded_noise(values)
-    dof = float(xp.sum(n_repeats - 1))
+    noise, _, n = deviations(values, differences=False)
+    n = xp.astype(n, xp.float64)
+    dof = float(xp.sum(n))
     # A residual has covariance (1 − 1/Rₛ) C, so that √wₖ·eₖ has C, with wₖ = Rₛ/(Rₛ − 1).
-    weight = n_repeats / xp.where(n_repeats > 1, n_repeats - 1, xp.ones_like(n_repeats))
+    weight = (n + 1) / xp.where(n > 0, n, 1)
     trials = xp.reshape(noise, (-1, noise.shape[2]))
     matrix = trials.T @ trials / dof
     # (1 − λ)C + λT, in place; only the diagonal of T is not 0.

@@ -9,11 +9,11 @@ import torch
 import xarray as xr
 from reference import dimensionality
 
+from neurovar.statistics.estimation._deviations import deviations
 from neurovar.statistics.estimation._dimensionality import (
     covariance_moments_kernel,
     effective_dimensionality,
     effective_dimensionality_kernel,
-    padded_noise,
 )
 
 N_UNITS = 12
@@ -180,7 +180,7 @@ def test_the_kernels_take_torch(dtype: str) -> None:
     expected = dimensionality.moments(values.astype(float))
     np.testing.assert_allclose(covariance_moments_kernel(values), expected, rtol=tolerance)
     np.testing.assert_allclose(covariance_moments_kernel(torch.from_numpy(values)), expected, rtol=tolerance)
-    assert padded_noise(values)[0].dtype == dtype
+    assert deviations(values, differences=False)[0].dtype == dtype
 
 
 @pytest.mark.gpu
@@ -188,15 +188,6 @@ def test_the_kernels_on_a_gpu() -> None:
     values = reference.recording("structured", least_repeats=1).values
     got = covariance_moments_kernel(torch.from_numpy(values).cuda())
     np.testing.assert_allclose(got, covariance_moments_kernel(values), rtol=1e-10)
-
-
-def test_padded_noise() -> None:
-    da = reference.recording("structured", least_repeats=1)
-    noise, n_repeats = padded_noise(da.values)
-    present = ~np.isnan(da.values)
-    np.testing.assert_array_equal(n_repeats, present[:, :, 0].sum(axis=1))
-    np.testing.assert_allclose(noise[present], (da - da.mean("repeat")).values[present], atol=1e-14)
-    assert not noise[~present].any()
 
 
 def test_integers() -> None:
