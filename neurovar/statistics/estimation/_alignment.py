@@ -1,18 +1,21 @@
 """How much of the noise lies in the dimensions of the signal."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from array_api_compat import array_namespace, device, to_device
+from array_api_compat import array_namespace, to_device
 from scipy.linalg import subspace_angles
 
-from neurovar.responses import floating, repeat_counts, validate
+from neurovar.responses import repeat_counts, validate
 from neurovar.statistics._estimator import Needs, estimator, require_splits
 from neurovar.statistics._groups import distinct
-
-SPLIT_WITHIN = 4
-"""The least repeats of a stimulus whose trials are split in two; those of one with fewer stay together."""
+from neurovar.statistics.estimation._halves import (
+    SPLIT_WITHIN,
+    class_covariances,
+    halves,
+    signal_covariance_of,
+)
 
 SIGNAL_AND_NOISE = Needs(stimuli=3, together=True, noise=True)
 
@@ -88,11 +91,28 @@ def noise_in_signal(
 
 
 def noise_in_signal_kernel(values: Any, n_dims: int, n_splits: int, rng: np.random.Generator) -> tuple[float, float]:
-    """`fraction` and `maximum` for an array (stimulus, repeat, unit), NumPy's or a torch tensor. O(units³) a split."""
+    """`fraction` and `maximum` for an array (stimulus, repeat, unit), NumPy's or a torch tensor. O(units³) a split.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_dims : int
+        The number of leading dimensions.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    tuple of float
+        The fraction along the signal's dimensions, and along the noise's own.
+    """
     total = np.zeros(2)
     for _ in range(n_splits):
-        first, second = _halves(values, rng)
-        axes = _leading_axes(_signal_covariance(first), n_dims), _leading_axes(first.noise.T @ first.noise, n_dims)
+        first, second = halves(values, rng)
+        axes = _leading_axes(signal_covariance_of(first), n_dims), _leading_axes(first.noise.T @ first.noise, n_dims)
         total += [_fraction(second.noise, span) for span in axes]
     fraction, maximum = (total / n_splits).tolist()
     return fraction, maximum
@@ -171,11 +191,30 @@ def principal_angles(
 def principal_angles_kernel(
     values: Any, n_signal: int, n_noise: int, n_splits: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`angle` for an array (stimulus, repeat, unit), NumPy's or a torch tensor. O(units³) a split."""
+    """`angle` for an array (stimulus, repeat, unit), NumPy's or a torch tensor. O(units³) a split.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_signal : int
+        The number of the signal's dimensions.
+    n_noise : int
+        The number of the noise's dimensions.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    numpy.ndarray
+        Angles in degrees, smallest first.
+    """
     total = np.zeros(min(n_signal, n_noise))
     for _ in range(n_splits):
-        first, second = _halves(values, rng)
-        signal = _leading_axes(_signal_covariance(first), n_signal)
+        first, second = halves(values, rng)
+        signal = _leading_axes(signal_covariance_of(first), n_signal)
         noise = _leading_axes(second.noise.T @ second.noise, n_noise)
         total += _angles(*(np.asarray(to_device(axes, "cpu")) for axes in (signal, noise)))
     return total / n_splits
@@ -260,11 +299,29 @@ def class_alignment_kernel(
     """`in_class`, `out_of_class` and `maximum` for an array (stimulus, repeat, unit) with four repeats or more.
 
     `labels` are integers from 0; `values` are NumPy's or a torch tensor. O(units³) a split.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    labels : numpy.ndarray
+        (stimulus,), integers from 0.
+    n_dims : int
+        The number of leading dimensions.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    tuple of float
+        The fractions along in-class and out-of-class variation, and along the noise's own dimensions.
     """
     total = np.zeros(3)
     for _ in range(n_splits):
-        first, second = _halves(values, rng)
-        matrices = *_class_covariances(first, labels), first.noise.T @ first.noise
+        first, second = halves(values, rng)
+        matrices = *class_covariances(first, labels), first.noise.T @ first.noise
         total += [_fraction(second.noise, _leading_axes(matrix, n_dims)) for matrix in matrices]
     in_class, out_of_class, maximum = (total / n_splits).tolist()
     return in_class, out_of_class, maximum
@@ -304,92 +361,6 @@ def _repeated_classes(responses: xr.DataArray, classes: str) -> tuple[xr.DataArr
             f"got {counts.min()} of {names[counts.argmin()]}"
         )
     return responses.isel(stimulus=kept), labels[kept]
-
-
-class _Half(NamedTuple):
-    """Of half of the trials, the stimuli with two or more: means, deviations from them (0 where absent), repeats."""
-
-    means: Any  # (stimulus, unit)
-    deviations: Any  # (stimulus, repeat, unit)
-    n_repeats: np.ndarray  # (stimulus,)
-
-    @property
-    def noise(self) -> Any:
-        """(trial, unit)"""
-        return _rows(self.deviations)
-
-
-def _halves(values: Any, rng: np.random.Generator) -> tuple[_Half, _Half]:
-    values = floating(values)
-    absent = np.asarray(to_device(array_namespace(values).isnan(values[:, :, 0]), "cpu"))
-    first, second = (_half(values, chosen) for chosen in halve(~absent, rng))
-    return first, second
-
-
-def halve(present: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Random halves of the trials that are `present` (stimulus, repeat).
-
-    ⌊Rₛ/2⌋ of a stimulus's repeats are in the first; where they are too few for that, all in one: half of such stimuli.
-    """
-    n_repeats = present.sum(axis=1)
-    # The rank of each trial in a random order of those that are present: absent ones sort last.
-    rank = np.argsort(np.argsort(np.where(present, rng.random(present.shape), np.inf), axis=1), axis=1)
-    few = rng.permutation(np.flatnonzero((n_repeats > 1) & (n_repeats < SPLIT_WITHIN)))
-    n_first = n_repeats // 2
-    # A stimulus with two or three repeats is in the first half wholly or not at all: half a pair has no noise.
-    n_first[few] = np.where(np.arange(len(few)) < len(few) // 2, n_repeats[few], 0)
-    first = rank < n_first[:, None]
-    return first, present & ~first
-
-
-def _half(values: Any, chosen: np.ndarray) -> _Half:
-    xp, where = array_namespace(values), device(values)
-    kept = np.flatnonzero(chosen.sum(axis=1) > 1)
-    n_repeats = chosen[kept].sum(axis=1)
-    present = xp.asarray(chosen[kept], device=where)[:, :, None]
-    trials = xp.where(present, xp.take(values, xp.asarray(kept, device=where), axis=0), 0)
-    means = xp.sum(trials, axis=1) / xp.asarray(n_repeats, dtype=values.dtype, device=where)[:, None]
-    return _Half(means, xp.where(present, trials - means[:, None, :], 0), n_repeats)
-
-
-def _rows(deviations: Any) -> Any:
-    return array_namespace(deviations).reshape(deviations, (-1, deviations.shape[-1]))
-
-
-def _signal_covariance(half: _Half) -> Any:
-    """The covariance of the stimuli's means, less that of the noise in them."""
-    return _unbiased_covariance(half.means, half.noise, np.repeat(half.n_repeats, half.deviations.shape[1]))
-
-
-def _unbiased_covariance(means: Any, deviations: Any, n_members: np.ndarray) -> Any:
-    """The covariance of the true means of groups (group, unit), less what comes from their having few members.
-
-    `deviations` (member, unit) are the members' from their group's mean, of which there are `n_members` (member,).
-    """
-    xp = array_namespace(means)
-    centred = means - xp.mean(means, axis=0)
-    # Σ over members of d dᵀ/(n(n − 1)) is the covariance of their mean, W/n: what chance adds to the means.
-    weights = 1 / np.sqrt(n_members * (n_members - 1.0))
-    errors = deviations * xp.asarray(weights, dtype=means.dtype, device=device(means))[:, None]
-    return centred.T @ centred / (means.shape[0] - 1) - errors.T @ errors / means.shape[0]
-
-
-def _class_covariances(half: _Half, labels: np.ndarray) -> tuple[Any, Any]:
-    """Unbiased covariances of in-class and of out-of-class variation."""
-    xp, where = array_namespace(half.means), device(half.means)
-    in_class, class_means, members = 0, [], []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        taken = xp.asarray(rows, device=where)
-        means, deviations = (xp.take(part, taken, axis=0) for part in (half.means, half.deviations))
-        of_class = _Half(means, deviations, half.n_repeats[rows])
-        # Pooled: each class's covariance is unbiased with n_k − 1 degrees of freedom.
-        in_class = in_class + (len(rows) - 1) * _signal_covariance(of_class)
-        class_means.append(xp.mean(means, axis=0))
-        members.append(means - class_means[-1])
-    n_members = np.bincount(labels)
-    out_of_class = _unbiased_covariance(xp.stack(class_means), xp.concat(members), np.repeat(n_members, n_members))
-    return in_class / (len(labels) - len(n_members)), out_of_class
 
 
 def _leading_axes(covariance: Any, n_dims: int) -> Any:

@@ -58,7 +58,18 @@ def fano_factor(responses: xr.DataArray, *, by: str | None = None) -> xr.DataArr
 
 
 def fano_factor_kernel(values: Any) -> Any:
-    """`fano_factor` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`fano_factor` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit,), NaN for a unit without a spike.
+    """
     xp = array_namespace(values)
     mean, variance, _ = moments_kernel(values)
     spikes = mean > 0
@@ -287,7 +298,19 @@ def variance_scaling(responses: xr.DataArray, *, by: str | None = None) -> xr.Da
 
 
 def variance_scaling_kernel(values: Any) -> tuple[tuple[Any, Any], tuple[Any, Any], Any]:
-    """(exponent, factor) of units and, of shape (1,), of the population; which (stimulus, unit) have positive means."""
+    """(exponent, factor) of units and, of shape (1,), of the population; which (stimulus, unit) have positive means.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    tuple
+        Exponents and factors of units, (unit,) each; those of the population, (1,) each; and which means are positive,
+        (stimulus, unit).
+    """
     xp = array_namespace(values)
     mean, variance, n_repeats = moments_kernel(values)
     positive = mean > 0

@@ -58,7 +58,18 @@ def population_coupling(responses: xr.DataArray, *, by: str | None = None) -> xr
 
 
 def population_coupling_kernel(values: Any) -> Any:
-    """`population_coupling` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`population_coupling` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit,).
+    """
     _, noise, _ = means_and_noise(values)
     xp = array_namespace(noise)
     # Σ_{j≠i} e_j is the sum of all less the unit's own, for all units at once.

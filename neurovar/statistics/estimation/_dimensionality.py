@@ -76,7 +76,18 @@ def effective_dimensionality(
 
 
 def effective_dimensionality_kernel(matrix: Any) -> float:
-    """(tr C)² / ‖C‖²_F of a covariance (unit, unit), NumPy or torch."""
+    """(tr C)² / ‖C‖²_F of a covariance (unit, unit), NumPy or torch.
+
+    Parameters
+    ----------
+    matrix : array of NumPy or torch
+        (unit, unit), a covariance.
+
+    Returns
+    -------
+    float
+        The dimensionality, without units.
+    """
     xp, matrix = array_namespace(matrix), floating(matrix)
     return _total(xp.linalg.diagonal(matrix)) ** 2 / _total(matrix**2)
 
@@ -91,6 +102,16 @@ def covariance_moments_kernel(values: Any) -> tuple[float, float]:
     Unbiased for any distribution if C is the same for every stimulus. If it differs, the answer is for the pooled
     covariance of these stimuli where all of them have four repeats, and for the mean over the population that they were
     drawn from where all have two or three. NaN where no two such estimates can be had.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    tuple of float
+        (tr C)² and tr C², in the responses' units to the fourth power.
     """
     xp = array_namespace(values)
     noise, _, dof = deviations(values, differences=False)

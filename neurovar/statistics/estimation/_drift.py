@@ -83,7 +83,22 @@ def _presentations(responses: xr.DataArray) -> np.ndarray:
 
 
 def remove_drift_kernel(values: np.ndarray, presentation: np.ndarray, window: int) -> np.ndarray:
-    """`remove_drift` of an array (stimulus, repeat, unit); `presentation` (stimulus, repeat)."""
+    """`remove_drift` of an array (stimulus, repeat, unit); `presentation` (stimulus, repeat).
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (stimulus, repeat, unit) of NumPy, NaN where a repeat is absent.
+    presentation : numpy.ndarray
+        (stimulus, repeat), the place of each trial in the order shown.
+    window : int
+        The number of presentations of a stretch, odd.
+
+    Returns
+    -------
+    numpy.ndarray
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    """
     present = ~np.isnan(values[:, :, 0])
     order = np.argsort(presentation[present])
     trials = tuple(index[order] for index in np.nonzero(present))
@@ -164,7 +179,18 @@ def remove_gain(responses: xr.DataArray) -> xr.DataArray:
 
 
 def remove_gain_kernel(values: Any) -> Any:
-    """`remove_gain` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`remove_gain` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    """
     xp, values = array_namespace(values), floating(values)
     mean = means_kernel(values)
     power = xp.sum(mean * mean, axis=2, keepdims=True)

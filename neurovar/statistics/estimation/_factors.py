@@ -287,6 +287,18 @@ def factor_analysis_kernel(covariance: np.ndarray, n_factors: int) -> tuple[np.n
     The likelihood at the best loadings is a function of the private variances alone, of which `_misfit` has the
     gradient (Jöreskog 1967). The EM algorithm of scikit-learn has the same maximum, but takes thousands of steps to it
     where factors are weak. Costs O(n³) a step, whatever the number of trials.
+
+    Parameters
+    ----------
+    covariance : numpy.ndarray
+        (unit, unit), of units that all vary.
+    n_factors : int
+        The number of factors.
+
+    Returns
+    -------
+    tuple
+        Loadings (unit, factor), private variances (unit,), and whether the fit has converged.
     """
     covariance = covariance.astype(float, copy=False)
     variance = np.diag(covariance)

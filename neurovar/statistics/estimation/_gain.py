@@ -74,7 +74,19 @@ def fit_modulated_poisson(responses: xr.DataArray, *, by: str | None = None) -> 
 
 
 def fit_modulated_poisson_kernel(values: np.ndarray) -> np.ndarray:
-    """`fit_modulated_poisson` of an array (stimulus, repeat, unit) of counts: (unit, what `FITTED` names)."""
+    """`fit_modulated_poisson` of an array (stimulus, repeat, unit) of counts: (unit, what `FITTED` names).
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (stimulus, repeat, unit) of NumPy, NaN where a repeat is absent.
+
+    Returns
+    -------
+    numpy.ndarray
+        (unit, 5): gain variance, standard error, log-likelihood, that of Poisson counts, and the gain's share of the
+        noise variance.
+    """
     present = ~np.isnan(values[:, :, 0])
     kept = present.sum(axis=1) > 1
     values, present = values[kept], present[kept]
@@ -205,7 +217,18 @@ def shared_gain(responses: xr.DataArray, *, by: str | None = None) -> xr.Dataset
 
 
 def shared_gain_kernel(values: Any) -> tuple[Any, Any, Any]:
-    """Gain covariance, shared gain variance and loadings of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """Gain covariance, shared gain variance and loadings of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    tuple of array
+        Gain covariance (unit, unit), shared gain variance, and loadings (unit,).
+    """
     xp = array_namespace(values)
     mean, deviation, n_repeats = deviations_kernel(values)
     diagonal = xp.arange(mean.shape[1], device=device(mean))

@@ -138,7 +138,22 @@ def fisher_information(
 
 
 def fisher_information_kernel(first: Any, second: Any, *, distance: float) -> FisherInformation:
-    """`fisher_information` of the trials of two stimuli, each an array (trial, unit), NumPy or torch."""
+    """`fisher_information` of the trials of two stimuli, each an array (trial, unit), NumPy or torch.
+
+    Parameters
+    ----------
+    first : array of NumPy or torch
+        (trial, unit), the responses to one stimulus.
+    second : array of NumPy or torch
+        (trial, unit), the responses to the other stimulus.
+    distance : float
+        How much the stimuli differ, above 0.
+
+    Returns
+    -------
+    FisherInformation
+        The information, its standard errors, and what correlations add to it.
+    """
     xp, (first, second) = array_namespace(first, second), (floating(first), floating(second))
     n_repeats, n_units = (first.shape[0], second.shape[0]), first.shape[1]
     dof, kappa = sum(n_repeats) - 2, sum(1 / n for n in n_repeats)

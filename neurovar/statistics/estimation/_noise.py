@@ -90,7 +90,22 @@ def noise_covariance(
 
 
 def noise_covariance_kernel(values: Any, *, per_stimulus: bool = False, differences: bool = False) -> tuple[Any, Any]:
-    """`noise_covariance` of an array (stimulus, repeat, unit) of NumPy or torch, and its degrees of freedom."""
+    """`noise_covariance` of an array (stimulus, repeat, unit) of NumPy or torch, and its degrees of freedom.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    per_stimulus : bool, optional
+        Whether to estimate one matrix for each stimulus.
+    differences : bool, optional
+        Whether differences of neighbouring repeats take the place of residuals.
+
+    Returns
+    -------
+    tuple of array
+        The matrix (unit, unit), or (stimulus, unit, unit), and its degrees of freedom, a number or (stimulus,).
+    """
     xp = array_namespace(values)
     noise, exists, n = deviations(values, differences=differences)
     if per_stimulus:
@@ -189,7 +204,24 @@ def noise_correlation(
 def noise_correlation_kernel(
     values: Any, *, zscore: bool = True, per_stimulus: bool = False, differences: bool = False
 ) -> Any:
-    """`noise_correlation` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`noise_correlation` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    zscore : bool, optional
+        Whether to divide residuals by their standard deviation for each stimulus first.
+    per_stimulus : bool, optional
+        Whether to estimate one matrix for each stimulus.
+    differences : bool, optional
+        Whether differences of neighbouring repeats take the place of residuals.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit, unit), or (stimulus, unit, unit).
+    """
     xp = array_namespace(values)
     noise, exists, n = deviations(values, differences=differences)
     if not (zscore or per_stimulus):

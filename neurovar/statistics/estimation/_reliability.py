@@ -59,7 +59,22 @@ def reliability(
 
 
 def reliability_kernel(values: Any, n_splits: int, rng: np.random.Generator) -> Any:
-    """`reliability` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`reliability` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit,), NaN where the means do not vary.
+    """
     means, noise, present = means_and_noise(values)
     xp = array_namespace(means)
     total = xp.zeros(means.shape[1], dtype=means.dtype, device=device(means))
@@ -121,7 +136,18 @@ def noise_ceiling(responses: xr.DataArray, *, by: str | None = None) -> xr.DataA
 
 
 def noise_ceiling_kernel(values: Any) -> Any:
-    """`noise_ceiling` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`noise_ceiling` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit,), NaN where the signal variance is not positive.
+    """
     total, signal, _, _ = _variances(values)
     signal[~(signal > 0)] = array_namespace(signal).nan
     # A perfect model gives the noise-free tuning; its correlation with tuning plus noise is S/√(S·T) = √(S/T).
@@ -194,7 +220,20 @@ def _corrected_r2(responses: xr.DataArray, *, by: str | None = None) -> xr.DataA
 
 
 def corrected_r2_kernel(prediction: Any, values: Any) -> Any:
-    """`corrected_r2` of arrays (stimulus with two repeats or more, unit) and (stimulus, repeat, unit)."""
+    """`corrected_r2` of arrays (stimulus with two repeats or more, unit) and (stimulus, repeat, unit).
+
+    Parameters
+    ----------
+    prediction : array of NumPy or torch
+        (stimulus, unit), of the stimuli with two repeats or more, in order.
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit,), NaN where the signal variance is not positive.
+    """
     _, signal, means, error = _variances(values)
     xp = array_namespace(prediction, values)
     prediction = floating(prediction)

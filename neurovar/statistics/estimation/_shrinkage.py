@@ -85,7 +85,20 @@ def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = 
 
 
 def shrunk_covariance_kernel(values: Any, *, method: str) -> tuple[Any, float]:
-    """`shrunk_covariance` of an array (stimulus, repeat, unit), NumPy or torch: matrix (unit, unit) and intensity."""
+    """`shrunk_covariance` of an array (stimulus, repeat, unit), NumPy or torch: matrix (unit, unit) and intensity.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    method : str
+        "ledoit_wolf", "oas" or "schaefer_strimmer".
+
+    Returns
+    -------
+    tuple of array and float
+        The matrix (unit, unit) and the intensity.
+    """
     xp = array_namespace(values)
     noise, _, n = deviations(values, differences=False)
     n = xp.astype(n, xp.float64)

@@ -130,7 +130,22 @@ def signal_correlation(
 
 
 def signal_correlation_kernel(values: Any, n_splits: int = 20, rng: np.random.Generator | None = None) -> Any:
-    """`signal_correlation` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`signal_correlation` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_splits : int, optional
+        The number of random halves, where `rng` is given.
+    rng : numpy.random.Generator, optional
+        Draws random halves; without it the exact form is computed.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit, unit), NaN for units without signal variance.
+    """
     correlation = signal_covariance_kernel(values, n_splits, rng)
     xp = array_namespace(correlation)
     diagonal = xp.arange(correlation.shape[0], device=device(correlation))
@@ -146,7 +161,22 @@ def signal_correlation_kernel(values: Any, n_splits: int = 20, rng: np.random.Ge
 
 
 def signal_covariance_kernel(values: Any, n_splits: int = 20, rng: np.random.Generator | None = None) -> Any:
-    """`signal_covariance` of an array (stimulus, repeat, unit) of NumPy or torch."""
+    """`signal_covariance` of an array (stimulus, repeat, unit) of NumPy or torch.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent.
+    n_splits : int, optional
+        The number of random halves, where `rng` is given.
+    rng : numpy.random.Generator, optional
+        Draws random halves; without it the exact form is computed.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (unit, unit).
+    """
     means, noise, present = means_and_noise(values)
     xp, n_stimuli = array_namespace(means), means.shape[0]
     if rng is None:

@@ -18,7 +18,22 @@ from neurovar.statistics.spectra._algebra import (
 
 
 def cross_decomposition(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
-    """Cross-decomposition of an array (stimulus, repeat, unit) whose stimuli all have two repeats: (rank,)."""
+    """Cross-decomposition of an array (stimulus, repeat, unit) whose stimuli all have two repeats: (rank,).
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent; every stimulus has two repeats.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (rank,), in squared units of the responses.
+    """
     xp = array_namespace(values)
     present, trials = present_trials(values), centred_trials(values)
     n_stimuli, n_repeats, n_units = trials.shape

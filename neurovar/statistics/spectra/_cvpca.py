@@ -23,6 +23,20 @@ def cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
     With no more stimuli than units everything follows from products of trials with trials (Gram matrices). One Gram
     matrix of all trials then serves every split, so that a split needs no product with the responses; where there are
     many repeats, the three Gram matrices of each split's halves are the smaller.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent; every stimulus has two repeats.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (rank,), in squared units of the responses.
     """
     xp = array_namespace(values)
     present, trials = present_trials(values), centred_trials(values)
@@ -45,7 +59,20 @@ def cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
 
 
 def cross_spectrum(first: Array, second: Array) -> Array:
-    """Variance of `second` along the principal axes of `first`, both (stimulus, unit): eigenvalues (rank,)."""
+    """Variance of `second` along the principal axes of `first`, both (stimulus, unit): eigenvalues (rank,).
+
+    Parameters
+    ----------
+    first : array of NumPy or torch
+        (stimulus, unit), which gives the axes.
+    second : array of NumPy or torch
+        (stimulus, unit), which is measured along them.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (rank,), in squared units of the responses.
+    """
     first, second = centred(floating(first)), centred(floating(second))
     n_stimuli, n_units = first.shape
     if n_stimuli <= n_units:

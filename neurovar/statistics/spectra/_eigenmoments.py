@@ -133,6 +133,24 @@ def eigenmoments_kernel(
 
     A stimulus's influence is the mean over draws of that of its pairs. For the signal each pair has two stimuli, so
     that the sum over stimuli counts what is the pair's alone twice: once too often in each draw.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent; every stimulus has two repeats.
+    of : str
+        "signal" or "noise".
+    n_moments : int
+        The number of moments.
+    n_splits : int
+        The number of draws of pairs to average over.
+    rng : numpy.random.Generator
+        Draws stimuli, repeats and their order.
+
+    Returns
+    -------
+    MomentEstimate
+        The moments, and the covariances of which standard errors are made.
     """
     n_units = values.shape[2]
     # Products of trials are all that counts, and a rotation of the units keeps them.

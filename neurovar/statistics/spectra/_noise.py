@@ -17,7 +17,22 @@ from neurovar.statistics.spectra._algebra import (
 
 
 def noise_cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
-    """Noise spectrum of an array (stimulus, repeat, unit) with four repeats of each stimulus, half of them held out."""
+    """Noise spectrum of an array (stimulus, repeat, unit) with four repeats of each stimulus, half of them held out.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent; every stimulus has four repeats.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the random halves.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (rank,), in squared units of the responses.
+    """
     present, trials = present_trials(values), centred_trials(values)
     # Each half has ⌊Rₛ/2⌋ trials of a stimulus, and residuals about their own mean lose one.
     dof = int((present.sum(axis=1) // 2 - 1).sum())
@@ -29,7 +44,22 @@ def noise_cvpca(values: Array, n_splits: int, rng: np.random.Generator) -> Array
 
 
 def noise_cross_decomposition(values: Array, n_splits: int, rng: np.random.Generator) -> Array:
-    """Noise spectrum of an array (stimulus, repeat, unit) of two repeats a stimulus, half of the stimuli held out."""
+    """Noise spectrum of an array (stimulus, repeat, unit) of two repeats a stimulus, half of the stimuli held out.
+
+    Parameters
+    ----------
+    values : array of NumPy or torch
+        (stimulus, repeat, unit), NaN where a repeat is absent; every stimulus has two repeats.
+    n_splits : int
+        The number of random halves to average over.
+    rng : numpy.random.Generator
+        Draws the halves of the stimuli.
+
+    Returns
+    -------
+    array of NumPy or torch
+        (rank,), in squared units of the responses.
+    """
     present, trials = present_trials(values), centred_trials(values)
     n_train = len(present) // 2
     dof = present.sum(axis=1) - 1

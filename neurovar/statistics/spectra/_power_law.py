@@ -210,7 +210,20 @@ def smoothness_bound(d: float) -> float:
 
 
 def power_law_kernel(rank: np.ndarray, value: np.ndarray) -> tuple[float, float]:
-    """Exponent and amplitude by least squares of log value on −log rank with weights 1/rank."""
+    """Exponent and amplitude by least squares of log value on −log rank with weights 1/rank.
+
+    Parameters
+    ----------
+    rank : numpy.ndarray
+        (rank,), counted from 1.
+    value : numpy.ndarray
+        (rank,), positive.
+
+    Returns
+    -------
+    tuple of float
+        Exponent and amplitude.
+    """
     # polyfit multiplies residuals, not their squares, by w: 1/√n makes the weights 1/n. Ranks n … 2n then weigh
     # Σ 1/n ≈ ln 2 whatever n, so that each octave counts alike.
     slope, intercept = np.polyfit(-np.log(rank), np.log(value), 1, w=rank**-0.5)

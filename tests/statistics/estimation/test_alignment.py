@@ -10,6 +10,7 @@ import xarray as xr
 from reference import alignment as loops
 
 from neurovar.statistics.estimation import _alignment as alignment
+from neurovar.statistics.estimation import _halves
 
 N_UNITS = 12
 AXES = np.linalg.qr(np.random.default_rng(5).normal(size=(N_UNITS, N_UNITS)))[0]
@@ -44,7 +45,7 @@ def padded(n_stimuli: int = 24, *, least_repeats: int = 1, n_repeats: int = 8) -
 
 
 def halves(da: xr.DataArray, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    first, second = alignment.halve(da.notnull().values[:, :, 0], np.random.default_rng(seed))
+    first, second = _halves.halve(da.notnull().values[:, :, 0], np.random.default_rng(seed))
     return loops.half_trials(da.values, first), loops.half_trials(da.values, second)
 
 
@@ -58,7 +59,7 @@ def test_halves_share_no_trial() -> None:
     assert few.sum() >= 4 and (n_repeats == 1).any()
     drawn = []
     for seed in range(200):
-        first, second = alignment.halve(present, np.random.default_rng(seed))
+        first, second = _halves.halve(present, np.random.default_rng(seed))
         assert not (first & second).any() and ((first | second) == present).all()
         assert (first.sum(axis=1)[n_repeats >= 4] == n_repeats[n_repeats >= 4] // 2).all()
         assert first[few].any(axis=1).sum() == few.sum() // 2
@@ -126,12 +127,12 @@ def test_covariances_are_unbiased_where_noise_differs_between_stimuli() -> None:
     for _ in range(1500):
         class_means = rng.multivariate_normal(np.zeros(3), between, 4)[labels]
         means = class_means + rng.multivariate_normal(np.zeros(3), within, 12)
-        half = alignment._half(
+        half = _halves.half_of(
             means[:, None] + scale * rng.normal(size=(12, 5, 3)) @ [[1, 1, 0], [0, 1, 1], [0, 0, 2]], chosen
         )
-        got.append([*alignment._class_covariances(half, labels)])
+        got.append([*_halves.class_covariances(half, labels)])
         centred = half.means - class_means  # so that stimuli are independent
-        got[-1].append(alignment._signal_covariance(half._replace(means=centred)))
+        got[-1].append(_halves.signal_covariance_of(half._replace(means=centred)))
     for estimates, truth in zip(np.array(got).swapaxes(0, 1), (within, between, within)):
         z = (estimates.mean(axis=0) - truth) / (estimates.std(axis=0) / np.sqrt(len(got)))
         assert np.abs(z).max() < 4.5
@@ -168,7 +169,7 @@ def test_few_repeats_do_not_align_noise_with_the_signal() -> None:
     """Noise orthogonal to the signal, of 5 times its variance: the measured means have more of it than of signal."""
     rng, noise = np.random.default_rng(0), 20 * noise_variances("orthogonal", 2)
     values = simulate(noise, rng, n_stimuli=2000, n_repeats=4, signal=SIGNAL / 2)
-    first, second = (alignment._half(values, chosen) for chosen in alignment.halve(np.ones((2000, 4), bool), rng))
+    first, second = (_halves.half_of(values, chosen) for chosen in _halves.halve(np.ones((2000, 4), bool), rng))
     naive = alignment._fraction(second.noise, loops.leading(np.cov(first.means.T), 2))
     got, _ = alignment.noise_in_signal_kernel(values, 2, 5, rng)
     assert naive > 0.9 and got < 0.15
@@ -240,9 +241,9 @@ def test_kernels_of_tensors(
 
 def test_nothing_is_converted_to_double() -> None:
     tensor = torch.from_numpy(padded(n_stimuli=30).values.astype(np.float32))
-    first, _ = alignment._halves(tensor, np.random.default_rng(0))
+    first, _ = _halves.halves(tensor, np.random.default_rng(0))
     labels = np.arange(len(first.means)) % 3
-    matrices = [alignment._signal_covariance(first), *alignment._class_covariances(first, labels)]
+    matrices = [_halves.signal_covariance_of(first), *_halves.class_covariances(first, labels)]
     assert all(part.dtype == torch.float32 for part in [first.means, first.noise, *matrices])
 
 
