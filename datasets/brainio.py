@@ -16,7 +16,6 @@ import xarray as xr
 from neurovar_datasets._fetching.files import find
 from neurovar_datasets._fetching.source import AnyPath, Source, choose
 from neurovar_datasets._reading import brainio_netcdf as _brainio_netcdf
-from neurovar_datasets._reading import brainio_template as _brainio_template
 from neurovar_datasets._reading.refusals import checked, expect, reading, size_limit
 from neurovar_datasets._registry.brainio_assemblies import ASSEMBLIES, Assembly
 
@@ -76,7 +75,8 @@ def load(
 
     Raises
     ------
-    ValueError : if session or subject are unknown, or `path` does not exist.
+    ValueError
+        If session or subject are unknown, or `path` does not exist.
     CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
 
     References
@@ -96,13 +96,13 @@ def load(
 
 def _load_assembly(path: Path, assembly: Assembly, session: str, subject: str | None) -> xr.DataArray:
     with reading(path, "responses"):
-        whole_table = _brainio_template.detach(flatten(_brainio_netcdf.read(path)))[0]
+        whole_table = flatten(_brainio_netcdf.read(path))
     table, together = _of_subject(whole_table, subject)
     with reading(path, "responses"):
         table, dropped = _whole_trials(path, table)
-        _check_padding(path, table, None)
+        _check_padding(path, table)
         # The rows of an assembly are in no order that is known to be that in time, which `presentation` is.
-        responses = _labelled(_converted(table, None), session).drop_vars("presentation", errors="ignore")
+        responses = _labelled(_converted(table), session).drop_vars("presentation", errors="ignore")
     attrs: dict[str, Any] = SOURCE.attrs(assembly.file) | {
         "title": assembly.title,
         "doi": assembly.doi,
@@ -155,35 +155,45 @@ def _labelled(responses: xr.DataArray, session: str) -> xr.DataArray:
     return responses
 
 
-def _converted(table: xr.DataArray, template: xr.DataArray | None) -> xr.DataArray:
-    restored = None if template is None else _brainio_template.restore(table, template)
-    return to_responses(table, stimulus=_brainio_template.stimulus_name(table)) if restored is None else restored
+def _converted(table: xr.DataArray) -> xr.DataArray:
+    return to_responses(table, stimulus=_stimulus_name(table))
 
 
-def _check_padding(path: AnyPath, table: xr.DataArray, template: xr.DataArray | None) -> None:
+def _stimulus_name(table: xr.DataArray) -> str:
+    """The coordinate with the stimulus ids: assemblies of before 2022 call it `image_id`, as BrainIO knows."""
+    return "image_id" if "image_id" in table.coords and "stimulus_id" not in table.coords else "stimulus_id"
+
+
+def _check_padding(path: AnyPath, table: xr.DataArray) -> None:
     """Refuse one stimulus with so many repeats, and so many stimuli, that what pads the others is past all measure."""
     limit = size_limit(Path(path).stat().st_size)
-    ids = table.coords.get(_brainio_template.stimulus_name(table))
-    n_trials = 0 if template is None else template.shape[0] * template.shape[1]
+    ids = table.coords.get(_stimulus_name(table))
+    n_trials = 0
     if ids is not None and ids.dims == ("presentation",):
         counts = pd.Series(ids.values).value_counts()
-        n_trials = max(n_trials, len(counts) * int(counts.max()))
+        n_trials = len(counts) * int(counts.max())
     n_bytes = 8 * n_trials * (table.size // table.sizes["presentation"])
     expect(n_bytes <= limit, path, "stimulus_id", f"at most {limit} bytes when padded", n_bytes)
 
 
 def read(path: AnyPath) -> xr.DataArray:
-    """Responses from any netCDF file of BrainIO, or from one that `save` wrote; nothing is left out.
+    """Responses from any netCDF file of BrainIO; nothing is left out.
+
+    Parameters
+    ----------
+    path : path
+        The netCDF 4 file of one assembly.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), with `time` if there are several time bins, as
-    `neurovar.responses.to_responses` has it; of a file that `save` wrote, the very same responses.
+    DataArray
+        Of dims (stimulus, repeat, unit), with `time` if there are several time bins, as
+        `neurovar.responses.to_responses` has it.
 
     Raises
     ------
-    CorruptDataError : if the file is no netCDF 4 file of one assembly, or its trials are not whole, naming file and
-        field.
+    CorruptDataError
+        If the file is no netCDF 4 file of one assembly, or its trials are not whole, naming file and field.
 
     Examples
     --------
@@ -192,52 +202,63 @@ def read(path: AnyPath) -> xr.DataArray:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(da, Path(folder) / "assy_me.nc")
     ...     again = read(Path(folder) / "assy_me.nc")
-    >>> again.identical(da)
-    True
+    >>> dict(again.sizes), again.stimulus.values.tolist()
+    ({'stimulus': 2, 'repeat': 3, 'unit': 4}, ['a', 'b'])
     """
     with reading(path, "responses"):
-        table, template = _brainio_template.detach(flatten(_brainio_netcdf.read(path)))
-        _check_padding(path, table, template)
-        responses = _converted(table, template)
+        table = flatten(_brainio_netcdf.read(path))
+        _check_padding(path, table)
+        responses = _converted(table)
     return checked(path, responses)
 
 
 def save(responses: xr.DataArray, path: AnyPath) -> None:
-    """Write responses as a netCDF file that Brain-Score loads and that `read` gives back without loss.
+    """Write the trials of responses as a netCDF file that Brain-Score loads.
+
+    A table has no place for what belongs to absent trials, for coordinates of stimuli and units together, and for
+    attributes that are not text or numbers: these are left out. `neurovar.responses.save` keeps everything.
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit[, time]) that keeps the convention. Coordinates may be numbers, text,
-        times, True and False; attributes also None, and lists, tuples, dicts and arrays of these.
-    path : of the file, which is replaced if it is there; Brain-Score names them `assy_<identifier>.nc`.
+    responses : DataArray
+        Of dims (stimulus, repeat, unit[, time]), valid. Coordinates may be numbers, text, times, True and False.
+    path : path
+        The file, which is replaced if it is there; Brain-Score names them `assy_<identifier>.nc`.
 
     Raises
     ------
-    ValueError : naming what cannot be stored; nothing is then written.
+    ValueError
+        Naming what cannot be stored; nothing is then written.
 
     Examples
     --------
     >>> da = xr.DataArray(np.ones((2, 3, 4)), dims=("stimulus", "repeat", "unit"), coords={"stimulus": ["a", "b"]})
-    >>> save(da.assign_attrs(model=object()), "assy_me.nc")  # doctest: +ELLIPSIS
+    >>> save(da.assign_coords({"my depth": ("unit", range(4))}), "assy_me.nc")
     Traceback (most recent call last):
     ...
-    ValueError: attrs['model']: expected text, numbers, True, False, None or lists, ..., got object; drop it before ...
+    ValueError: expected a coordinate whose name netCDF can have, without spaces or '/', got 'my depth'
     """
-    table = from_responses(responses)
-    _brainio_netcdf.write(Path(path), table, _brainio_template.make(responses))
+    _brainio_netcdf.write(Path(path), from_responses(responses))
 
 
 def from_assembly(assembly: xr.DataArray) -> xr.DataArray:
     """Responses from a live `NeuroidAssembly`, or from any DataArray with the dims of one.
 
+    Parameters
+    ----------
+    assembly : DataArray
+        Of dims presentation, neuroid and perhaps time_bin.
+
     Returns
     -------
-    DataArray (stimulus, repeat, unit), with `time` if there are several time bins, as
-    `neurovar.responses.to_responses` has it. `to_assembly` gives the assembly back.
+    DataArray
+        Of dims (stimulus, repeat, unit), with `time` if there are several time bins, as
+        `neurovar.responses.to_responses` has it. `to_assembly` gives the assembly back.
 
     Raises
     ------
-    ValueError : if it is no such array, or its trials are not whole.
+    ValueError
+        If it is no such array, or its trials are not whole.
 
     Examples
     --------
@@ -248,21 +269,28 @@ def from_assembly(assembly: xr.DataArray) -> xr.DataArray:
     """
     if not isinstance(assembly, xr.DataArray):
         raise ValueError(f"expected an assembly, which is an xarray.DataArray, got {type(assembly).__name__}")
-    responses = _converted(*_brainio_template.detach(flatten(assembly)))
+    responses = _converted(flatten(assembly))
     return validate(responses, time="time" in responses.dims)
 
 
 def to_assembly(responses: xr.DataArray) -> xr.DataArray:
     """The assembly presentation × neuroid[ × time_bin] of responses; `NeuroidAssembly(…)` of it is Brain-Score's own.
 
+    Parameters
+    ----------
+    responses : DataArray
+        Of dims (stimulus, repeat, unit[, time]), valid.
+
     Returns
     -------
-    DataArray whose dims have a MultiIndex of all that is known of them, as BrainIO makes it. What an assembly cannot
-    say is in attrs["responses"], from which `from_assembly` gives back the very same responses.
+    DataArray
+        Whose dims have a MultiIndex of all that is known of them, as BrainIO makes it. What belongs to absent trials
+        and coordinates of stimuli and units together are left out.
 
     Raises
     ------
-    ValueError : if the responses do not keep the convention.
+    ValueError
+        If the responses do not keep the convention.
 
     Examples
     --------
@@ -271,10 +299,7 @@ def to_assembly(responses: xr.DataArray) -> xr.DataArray:
     >>> dict(assembly.sizes), assembly.indexes["presentation"].names
     ({'presentation': 6, 'neuroid': 4}, FrozenList(['stimulus_id', 'repetition']))
     """
-    assembly = _with_multi_indexes(from_responses(responses))
-    if not _brainio_template.is_needed(responses, assembly):
-        return assembly
-    return assembly.assign_attrs({_brainio_template.ATTR: _brainio_template.make(responses)})
+    return _with_multi_indexes(from_responses(responses))
 
 
 def _with_multi_indexes(flat: xr.DataArray) -> xr.DataArray:

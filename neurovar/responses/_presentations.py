@@ -2,7 +2,7 @@
 
 From a table to responses and back nothing is lost: what responses cannot say of a table, the order of its dims and
 coordinates, they carry in attrs["brainio_layout"]. The other way a table cannot say of which dims a coordinate was and
-what belonged to absent trials; `neurovar_datasets.brainio` keeps that beside the table.
+what belonged to absent trials: `neurovar.responses.save` keeps that.
 """
 
 import json

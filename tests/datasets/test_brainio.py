@@ -153,16 +153,37 @@ CASES = {
 }
 
 
+def trials(da: xr.DataArray) -> list[np.ndarray]:
+    """Each stimulus's trials in the order shown: (repeat, unit[, time])."""
+    present = ~np.isnan(da.values.reshape(*da.shape[:2], -1)[:, :, 0].astype(float))
+    order = np.broadcast_to(np.arange(da.sizes["repeat"]), present.shape)
+    if "presentation" in da.coords and da["presentation"].dims == DIMS[:2] and da["presentation"].dtype.kind == "i":
+        order = da["presentation"].values
+    return [
+        da.values[s, np.argsort(np.where(present[s], order[s], np.iinfo(int).max))[: present[s].sum()]]
+        for s in range(len(da))
+    ]
+
+
+def assert_what_a_table_says(got: xr.DataArray, wanted: xr.DataArray) -> None:
+    """Every trial comes back with its stimulus; stimuli may be in the order in which they were shown."""
+    rows = {str(name): row for row, name in enumerate(got["stimulus"].values)}
+    assert len(rows) == wanted.sizes["stimulus"]
+    back, given = trials(got), trials(wanted)
+    for row, name in enumerate(wanted["stimulus"].values):
+        np.testing.assert_array_equal(back[rows[str(name)]].reshape(given[row].shape), given[row])
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_responses_come_back_from_a_file_as_they_were(case: str, tmp_path: Path) -> None:
+def test_a_file_and_a_live_assembly_say_the_same(case: str, tmp_path: Path) -> None:
     brainio.save(CASES[case], tmp_path / "assy_me.nc")
-    assert_same(brainio.read(tmp_path / "assy_me.nc"), CASES[case])
+    file, live = brainio.read(tmp_path / "assy_me.nc"), brainio.from_assembly(brainio.to_assembly(CASES[case]))
+    for again in (file, live):
+        assert_what_a_table_says(again, CASES[case])
+    assert {name: coord.dims for name, coord in file.coords.items()} == {
+        name: c.dims for name, c in live.coords.items()
+    }
     assert os.listdir(tmp_path) == ["assy_me.nc"]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_responses_come_back_from_a_live_assembly_as_they_were(case: str) -> None:
-    assert_same(brainio.from_assembly(brainio.to_assembly(CASES[case])), CASES[case])
 
 
 def random_responses(rng: np.random.Generator) -> xr.DataArray:
@@ -192,8 +213,8 @@ def random_responses(rng: np.random.Generator) -> xr.DataArray:
 def test_any_responses_come_back(seed: int, tmp_path: Path) -> None:
     da = random_responses(np.random.default_rng(seed))
     brainio.save(da, tmp_path / "a.nc")
-    assert_same(brainio.read(tmp_path / "a.nc"), da)
-    assert_same(brainio.from_assembly(brainio.to_assembly(da)), da)
+    assert_what_a_table_says(brainio.read(tmp_path / "a.nc"), da)
+    assert_what_a_table_says(brainio.from_assembly(brainio.to_assembly(da)), da)
 
 
 def flat_assembly(n_bins: int = 2) -> xr.DataArray:
@@ -280,27 +301,6 @@ def test_older_assemblies_call_the_stimulus_image() -> None:
     assert flatten(brainio.to_assembly(da)).identical(flatten(assembly))
 
 
-def test_an_assembly_changed_since_is_read_as_it_is() -> None:
-    da = CASES["all dims"]
-    assembly = brainio.to_assembly(da)
-    assert isinstance(assembly.attrs["responses"], xr.DataArray)
-    fewer = brainio.from_assembly(assembly.isel(presentation=slice(1, None)))
-    assert fewer.sizes["repeat"] == 3 and "responses" not in fewer.attrs
-    np.testing.assert_array_equal(fewer.values[0, 0], da.values[0, 2])
-    turned = brainio.from_assembly(assembly.isel(neuroid=[3, 2, 1, 0]))
-    np.testing.assert_array_equal(turned.values[1], da.values[1, :, ::-1])
-    doubled = brainio.from_assembly(assembly.copy(data=2 * assembly.values))
-    np.testing.assert_array_equal(doubled.values, 2 * da.values)
-
-
-def test_a_template_that_fits_no_more_is_ignored(tmp_path: Path) -> None:
-    brainio.save(recording(), tmp_path / "a.nc")
-    with h5py.File(tmp_path / "a.nc", "a") as file:
-        file["repetition"][0] = 7
-    da = brainio.read(tmp_path / "a.nc")
-    assert "presentation" in da.coords and da.stimulus.values.tolist() == ["b", "a", "c"]
-
-
 def test_what_is_no_assembly_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected an assembly, which is an xarray.DataArray, got list"):
         brainio.from_assembly([1.0])  # type: ignore[arg-type]
@@ -311,22 +311,11 @@ def test_what_is_no_assembly_is_refused() -> None:
 
 
 REFUSED = {
-    r"attrs\['model'\]: expected text, numbers, .*, got object; drop it": recording().assign_attrs(model=object()),
-    r"attrs\['set'\]: .* got DataFrame": recording().assign_attrs(set=pd.DataFrame()),
-    r"attrs\['deep'\]\['er'\]: .* got function": recording().assign_attrs(deep={"er": [recording]}),
-    r"attrs\['numbered'\]: .* got dict": recording().assign_attrs(numbered={1: 2}),
-    r"attrs\['waves'\]: .* got complex": recording().assign_attrs(waves=1j),
-    r"attrs of depth\['when'\]: .* got Timestamp": recording(
-        depth=xr.Variable("unit", [1, 2, 3, 4], {"when": pd.Timestamp(0)})
-    ),
     "mixed: expected numbers, text, times, True or False, got (None|nan)": recording(
         mixed=("unit", np.array(["a", None, "b", "c"], dtype=object))
     ),
     "phase: expected numbers of at most 64 bits, text or times, got dtype complex128": recording(
         phase=("unit", np.ones(4, dtype=complex))
-    ),
-    "of_trials: expected numbers, text, times, .* got 1": recording(
-        of_trials=(("stimulus", "unit"), np.ones((3, 4), dtype=object))
     ),
     "text: expected numbers, text, times, True or False, got 'a.x00b'": recording(
         text=("unit", ["a\0b", "", "c", "d"])
@@ -354,7 +343,7 @@ def test_writing_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(h5py.File, "create_group", fail)
+    monkeypatch.setattr(os, "replace", fail)
     (tmp_path / "a.nc").write_text("mine")
     with pytest.raises(OSError, match="disk full"):
         brainio.save(recording(), tmp_path / "a.nc")
@@ -364,7 +353,7 @@ def test_writing_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 def test_the_fixture_is_what_save_writes(tmp_path: Path) -> None:
     written = fixture.write(tmp_path, fixture.content(np.random.default_rng(0)))
     da = fixture.responses(np.random.default_rng(0))
-    assert_same(fixture.load(written), da)
+    assert_what_a_table_says(fixture.load(written), da)
     brainio.save(da, tmp_path / "ours.nc")
     assert opened(written).identical(opened(tmp_path / "ours.nc").rename("data"))
 
@@ -423,33 +412,6 @@ def test_links_out_of_the_file_are_not_followed(tmp_path: Path) -> None:
         del file["region"]
         file["region"] = h5py.SoftLink("/animal")
     corrupt(path, "region: expected data in this file, got a link to elsewhere")
-
-
-def test_a_template_of_another_file_is_not_read(tmp_path: Path) -> None:
-    brainio.save(recording(), tmp_path / "a.nc")
-    brainio.save(recording(), tmp_path / "b.nc")
-    with h5py.File(tmp_path / "a.nc", "a") as file:
-        del file["neurovar/labels"]
-        file["neurovar/labels"] = h5py.ExternalLink(str(tmp_path / "b.nc"), "/neurovar/labels")
-    corrupt(tmp_path / "a.nc", "neurovar/labels: expected data in this file")
-
-
-@pytest.mark.parametrize(
-    "labels", ["", "[]", "{", '{"shape": [1]}', '{"shape": [3, 3, 4], "coords": 1}', "[" * 100_000]
-)
-def test_spoilt_labels(labels: str, tmp_path: Path) -> None:
-    brainio.save(recording(), tmp_path / "a.nc")
-    with h5py.File(tmp_path / "a.nc", "a") as file:
-        file["neurovar/labels"][()] = labels
-    corrupt(tmp_path / "a.nc", "neurovar")
-
-
-def test_labels_that_claim_to_be_vast(tmp_path: Path) -> None:
-    brainio.save(recording(name=("unit", list("abcd"))), tmp_path / "a.nc")
-    with h5py.File(tmp_path / "a.nc", "a") as file:
-        labels = file["neurovar/labels"][()].decode()
-        file["neurovar/labels"][()] = labels.replace('"<U1"', '"<U100000000"')
-    corrupt(tmp_path / "a.nc", "neurovar.*expected labels of at most .* bytes, got 3 of dtype <U100000000")
 
 
 def test_a_file_that_unpacks_to_far_more_than_it_is(tmp_path: Path) -> None:
