@@ -199,6 +199,24 @@ def test_only_covariances_are_added(other: object) -> None:
         EYE + other
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: Diagonal(torch.ones(2, dtype=kind)),
+        lambda kind: LowRankPlusDiagonal(torch.ones(2, 1, dtype=kind), torch.ones(2, dtype=kind)),
+        lambda kind: MeanShift(torch.ones(2, dtype=kind)),
+        lambda kind: GainModulated(*(torch.ones(shape, dtype=kind) for shape in [(), (2,), (), (1, 2)])),
+        lambda kind: EYE.to(dtype=kind),
+        lambda kind: Kronecker(EYE, EYE).to(dtype=kind),
+        lambda kind: Sum((EYE, Dense(HUNDRED))).to(dtype=kind),
+    ],
+)
+def test_half_precision_is_refused_with_the_remedy(make: Callable[..., object], dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=rf"of float32 or float64, got {dtype}; convert with .float\(\)"):
+        make(dtype)
+
+
 N = 8000
 WIDE = LowRankPlusDiagonal(torch.ones(N, 2), torch.ones(N))
 SPATIAL = Kronecker(Diagonal.isotropic(800), LowRankPlusDiagonal(torch.ones(10, 1), torch.ones(10)))
@@ -237,6 +255,24 @@ def test_what_needs_no_matrix_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -
         assert noise.conjugate(torch.ones(2, N)).n == 2
     for noise in (SPATIAL, Diagonal.isotropic(N), MeanShift(torch.ones(N))):
         assert noise.spectrum().shape == (N,)
+
+
+def test_a_kronecker_of_more_units_than_memory_has_its_trace() -> None:
+    """10^12 units from two factors of a million."""
+    side = 10**6
+    noise = Kronecker(
+        Diagonal.isotropic(side, variance=2.0), LowRankPlusDiagonal(torch.ones(side, 1), torch.ones(side))
+    )
+    assert noise.n == 10**12
+    for whole in (noise, noise.scale_to(trace=4e12), (noise + noise).scale_to(trace=4e12)):
+        assert whole.trace() == pytest.approx(4e12)
+        # Over space the eigenvalues are n + 1 once, else 1; over channels all are equal.
+        dimensionality = side * (2 * side) ** 2 / ((side + 1) ** 2 + side - 1)
+        assert whole.effective_dimensionality() == pytest.approx(dimensionality)
+    vectors = (noise.diagonal, noise.spectrum, lambda: noise.sample((3,), generator=generator(0)))
+    for use, size in zip(vectors, (4e3, 16e3, 12e3)):
+        with pytest.raises(ValueError, match=rf"expected .* to fit into memory, got {size:.1f} GB of [\d.]+ GB free"):
+            use()
 
 
 def test_the_size_is_stated_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from neurovar.covariance import Dense, Diagonal, Kronecker, LowRankPlusDiagonal, MeanShift, Sum, load
+from neurovar.covariance import Dense, Diagonal, Kronecker, LowRankPlusDiagonal, MeanShift, Sum, load, types
 
 
 class Hostile:
@@ -174,3 +174,17 @@ def test_files_of_before_there_were_parts(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"noise: expected an existing folder to write into, got .*nowhere"):
         Diagonal.isotropic(2).save(tmp_path / "nowhere" / "noise")
+
+
+def test_a_type_of_ones_own_is_one_class(tmp_path: Path) -> None:
+    class Doubled(Diagonal):
+        """Known by its name once its class was made."""
+
+    (Kronecker(Doubled(torch.ones(2)), Diagonal.isotropic(3))).save(tmp_path / "noise")
+    loaded = load(tmp_path / "noise")
+    assert isinstance(loaded, Kronecker) and type(loaded.channel) is Doubled and types()["Doubled"] is Doubled
+
+
+def test_two_types_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected a name of its own for a covariance type, got .*Dense"):
+        type("Dense", (Diagonal,), {"__module__": __name__})
