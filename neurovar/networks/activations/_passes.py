@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from neurovar.networks._layers import Hook, find_layers, forward_hooks
 from neurovar.networks.activations._units import Units
+from neurovar.networks.injection._hooks import has_noise
 from neurovar.networks.modifications._base import Modification
 
 # Values, or label → function (images, generator=…) → images.
@@ -104,13 +105,9 @@ def origin(model: nn.Module, modifications: Modifications | None, n_repeats: int
         return " and ".join(dict.fromkeys(getattr(value, "repeats_from", "modifications") for value in values))
     if n_repeats == 1:
         return "none"
-    modules = list(model.modules())
-    dropout = any(isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in modules)
-    hooks = chain.from_iterable(module._forward_hooks.values() for module in modules)
-    from_ = [getattr(hook, "__module__", "") for hook in hooks] + [type(module).__module__ for module in modules]
-    # Hooks of `inject` are of its module, and so is a `NoisyModule`; what else makes a network random cannot be seen.
-    injected = any(name.startswith("neurovar.networks.injection") for name in from_)
-    return " and ".join(["dropout"] * dropout + ["injected noise"] * injected) or "stochastic passes"
+    dropout = any(isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in model.modules())
+    # What else makes a network random cannot be seen.
+    return " and ".join(["dropout"] * dropout + ["injected noise"] * has_noise(model)) or "stochastic passes"
 
 
 class Streams:

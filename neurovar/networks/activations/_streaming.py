@@ -21,6 +21,7 @@ from neurovar.networks.activations._batches import Shown, read
 from neurovar.networks.activations._iterating import unit_rng
 from neurovar.networks.activations._passes import Modifications, Passes, joined, origin
 from neurovar.networks.activations._units import Layer, Units
+from neurovar.networks.injection._hooks import has_noise
 from neurovar.responses import DIMS
 
 
@@ -106,7 +107,7 @@ def stream(
         "source": type(model).__name__,
         "repeats_from": origin(model, modifications, n_repeats),
     }
-    if generator is None and "injected noise" in origin(model, None, 2):
+    if generator is None and has_noise(model):
         raise ValueError("expected the generator that the injected noise draws from, got none: its state is to be kept")
     noise_seed = generator.initial_seed() if generator else None
     settings = _settings(model, passes) | {"rng": int(rng), "noise": noise_seed}

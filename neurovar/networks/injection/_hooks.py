@@ -68,13 +68,13 @@ class Injection:
         layers = find_layers(model, self.sources)
         # Methods of classes, wrapped before they are bound: `torch.compiler.disable` takes functions, and a deep copy
         # of the network copies what a `MethodType` is bound to, so that the copy's hooks are its own.
-        begin, end, add = (wrap(function) for function in (Injection.begin, Injection.end, Layer.add))
+        begin, end, add = (wrap(function) for function in (Injection.begin, Injection.end, NoisyLayer.add))
         return [
             # The first hook opens the pass and the last one closes it; the layers' hooks in between find it by their
             # thread, as several threads may run one network, each with a pass of its own.
             root.register_forward_pre_hook(MethodType(begin, self)),
             *(
-                module.register_forward_hook(MethodType(add, Layer(name, self.sources[name], self)))
+                module.register_forward_hook(MethodType(add, NoisyLayer(name, self.sources[name], self)))
                 for name, module in layers.items()
             ),
             root.register_forward_hook(MethodType(end, self)),
@@ -104,7 +104,7 @@ class Injection:
 
 
 @dataclass
-class Layer:
+class NoisyLayer:
     """One noisy layer."""
 
     name: str
@@ -200,3 +200,9 @@ def _states(noise: Covariance | CoupledDraws, signal: Tensor) -> Tensor:
     if noise.state_dependent:
         return signal.flatten(1).to(noise.dtype)
     return torch.zeros((), dtype=noise.dtype, device=signal.device).expand(len(signal), noise.n)
+
+
+def has_noise(model: nn.Module) -> bool:
+    """Whether `inject` or a `NoisyModule` adds noise at any layer."""
+    hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
+    return any(isinstance(getattr(hook, "__self__", None), NoisyLayer) for hook in hooks)

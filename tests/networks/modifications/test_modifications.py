@@ -1,10 +1,13 @@
 """What every modification keeps to, what single ones do to pictures with a known answer, and bad input."""
 
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from modified import FIXED, RANDOM, SCALED, modify
 from scipy.stats import kstest, poisson
 from torch import Tensor
@@ -85,6 +88,39 @@ def test_every_modification_keeps_to_the_contract(name, shape):
     precise = modify(images.double(), name, strength=strength, generator=generator())
     assert precise.dtype == torch.float64
     assert (precise - modified).abs().mean() < 1e-5
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(set(MODIFICATIONS) - {"frost"})), st.data())
+def test_a_batch_is_its_images_one_after_another(name, data):
+    """Whatever the kind of images, the strength and the cuts of the batch: to rounding, which differs at odd sizes."""
+    strength = data.draw(st.floats(0.1, 2.0) if name in SCALED else st.sampled_from(SEVERITIES))
+    n, height, width = (data.draw(st.integers(low, 40)) for low in (1, 2, 2))
+    images = pictures(min(n, 6), data.draw(st.sampled_from([1, 3])), height, width, seed=n)
+    value, whole, parts = modification(name, strength), generator(n), generator(n)
+    expected = value(images, generator=whole)
+    sizes = data.draw(st.integers(1, 6))
+    cut = torch.cat([value(part, generator=parts) for part in images.split(sizes)])
+    assert ((expected - cut).abs() > 1e-5).double().mean() < 0.02  # rounding may move a pixel by one of 8 bits
+    assert torch.equal(whole.get_state(), parts.get_state())
+    assert Modification.from_json(value.to_json()) == value
+
+
+ORDERED = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "gaussian_blur", "defocus_blur", "motion_blur",
+    "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "fog", *SCALED,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_stronger_one_changes_images_more(name):
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    waves = 0.5 + 0.2 * torch.sin(rows / 3) * torch.cos(columns / 5) + 0.1 * pictures(20, 3, 64, 64)
+    changes = [
+        (modification(name, strength)(waves, generator=generator()) - waves).abs().mean()
+        for strength in ((0.2, 0.8, 2.0) if name in SCALED else SEVERITIES)
+    ]
+    assert all(weaker < stronger for weaker, stronger in pairwise(changes)), changes
 
 
 @pytest.mark.parametrize("name", RANDOM)
