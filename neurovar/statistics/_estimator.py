@@ -68,7 +68,8 @@ class Needs:
         validate(responses, min_repeats=self.repeats)
         # Before anything is estimated: in half precision a sum of 2048 ones and more stays at 2048.
         responses = promoted(responses)
-        repeated = int((repeat_counts(responses) >= self.repeats).sum())
+        # Of chunked responses every count reads chunks: not where `validate` has said it all.
+        repeated = int((repeat_counts(responses) >= self.repeats).sum()) if self.stimuli > 1 else 1
         if repeated < self.stimuli:
             raise ValueError(f"expected at least {self.stimuli} stimuli with {self.repeats} repeats, got {repeated}")
         if self.counts:
@@ -83,18 +84,8 @@ class Needs:
         if self.means and (reason := why_residual(responses)):
             raise ValueError(f"expected responses with their means, got residuals ({reason})")
         if self.noise or self.varying:
-            self._require_noise(responses)
+            require_noise(responses, every_unit=self.varying)
         return responses
-
-    def _require_noise(self, responses: xr.DataArray) -> None:
-        constant, n_units = constant_units(responses), responses.sizes["unit"]
-        if self.varying and len(constant):
-            raise ValueError(
-                f"expected units that vary between repeats, got {len(constant)} with zero noise variance "
-                f"(positions {constant[:5].tolist()}); responses.drop_constant removes them"
-            )
-        if len(constant) == n_units:
-            raise ValueError(f"expected units that vary between repeats, got none among {n_units}")
 
 
 def estimator(
@@ -152,6 +143,24 @@ def carried(responses: xr.DataArray) -> dict:
 def squared_units(responses: xr.DataArray) -> str:
     """The units of a variance of the responses."""
     return f"({responses.attrs.get('units', '?')})²"
+
+
+def require_noise(responses: xr.DataArray, *, every_unit: bool) -> None:
+    """Raise ValueError if no unit varies between repeats, or one does not where every one has to."""
+    constant, n_units = constant_units(responses), responses.sizes["unit"]
+    if every_unit and len(constant):
+        raise ValueError(
+            f"expected units that vary between repeats, got {len(constant)} with zero noise variance "
+            f"(positions {constant[:5].tolist()}); responses.drop_constant removes them"
+        )
+    if len(constant) == n_units:
+        raise ValueError(f"expected units that vary between repeats, got none among {n_units}")
+
+
+def require_repeats(n_repeats: np.ndarray, least: int) -> None:
+    """Raise ValueError unless some stimulus has so many repeats, of responses that are known to be valid."""
+    if n_repeats.max() < least:
+        raise ValueError(f"expected at least {least} repeats of some stimulus, got at most {n_repeats.max()}")
 
 
 def require_splits(n_splits: int) -> None:

@@ -7,8 +7,8 @@ import xarray as xr
 from array_api_compat import array_namespace, to_device
 from scipy.linalg import subspace_angles
 
-from neurovar.responses import repeat_counts, validate
-from neurovar.statistics._estimator import Needs, estimator, require_splits
+from neurovar.responses import repeat_counts
+from neurovar.statistics._estimator import Needs, estimator, require_repeats, require_splits
 from neurovar.statistics._groups import distinct
 from neurovar.statistics.estimation._halves import (
     SPLIT_WITHIN,
@@ -348,12 +348,13 @@ def _require(responses: xr.DataArray, n_splits: int, *, n_classes: int | None = 
 
 def _repeated_classes(responses: xr.DataArray, classes: str) -> tuple[xr.DataArray, np.ndarray]:
     """The stimuli with enough repeats to be split, and the number of each one's class, from 0."""
-    validate(responses, min_repeats=SPLIT_WITHIN)
+    n_repeats = repeat_counts(responses).values
+    require_repeats(n_repeats, SPLIT_WITHIN)
     available = [str(name) for name, coord in responses.coords.items() if coord.dims == ("stimulus",)]
     if classes not in available:
         raise ValueError(f"expected classes= a coordinate of stimulus ({', '.join(available)}), got {classes!r}")
     names, labels = distinct(responses[classes])
-    kept = np.flatnonzero(repeat_counts(responses).values >= SPLIT_WITHIN)
+    kept = np.flatnonzero(n_repeats >= SPLIT_WITHIN)
     counts = np.bincount(labels[kept], minlength=len(names))
     if counts.min() < 2:
         raise ValueError(

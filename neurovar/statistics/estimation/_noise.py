@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from array_api_compat import array_namespace
 
-from neurovar.responses import DIMS, recordings, repeat_counts, residuals_kernel, validate
-from neurovar.statistics._estimator import Needs, estimator, squared_units
+from neurovar.responses import DIMS, recordings, repeat_counts, residuals_kernel
+from neurovar.statistics._estimator import Needs, estimator, require_repeats, squared_units
 from neurovar.statistics.estimation._deviations import (
     bounded,
     deviations,
@@ -190,9 +190,8 @@ def noise_correlation(
     >>> float(noise_correlation(da)[0, 1].round(12))
     1.0
     """
-    if zscore or per_stimulus:
-        validate(responses, min_repeats=3)
     n_repeats = repeat_counts(responses).values
+    require_repeats(n_repeats, 3 if zscore or per_stimulus else 2)
     values = _values(responses, per_stimulus=per_stimulus, differences=differences)
     if isinstance(values, np.ndarray):
         matrix = noise_correlation_kernel(values, zscore=zscore, per_stimulus=per_stimulus, differences=differences)

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy.spatial.distance import pdist, squareform
 
 from neurovar.responses import recordings, repeat_counts
-from neurovar.statistics._estimator import Needs, carried
+from neurovar.statistics._estimator import carried
 from neurovar.statistics.estimation._noise import noise_correlation
 from neurovar.statistics.estimation._signal import signal_correlation
 
@@ -63,8 +63,9 @@ def pairs(responses: xr.DataArray, *, zscore: bool = True, distance: Sequence[st
     >>> table.distance.values, table.unit_2.values
     (array([3., 4., 1.]), array([1, 2, 2], dtype=int32))
     """
-    responses = Needs(units=2, pairs=True).check(responses)
     noise = noise_correlation(responses, zscore=zscore).values
+    if len(noise) < 2:
+        raise ValueError(f"expected at least 2 units, got {len(noise)}")
     columns: dict[str, np.ndarray] = {"noise_correlation": squareform(noise, checks=False)}
     if int((repeat_counts(responses) > 1).sum()) >= 3:
         columns["signal_correlation"] = squareform(signal_correlation(responses).values, checks=False)

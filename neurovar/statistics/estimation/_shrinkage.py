@@ -6,13 +6,13 @@ import xarray as xr
 from array_api_compat import array_namespace
 
 from neurovar.responses import repeat_counts
-from neurovar.statistics._estimator import Needs, estimator, squared_units
+from neurovar.statistics._estimator import Needs, estimator, require_noise, squared_units
 from neurovar.statistics.estimation._deviations import deviations
 
 METHODS = ("ledoit_wolf", "oas", "schaefer_strimmer")
 
 
-@estimator(Needs(units=2, together=True, noise=True))
+@estimator(Needs(units=2, together=True))
 def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = None) -> xr.DataArray:
     """Noise covariance pooled over stimuli, shrunk toward a diagonal one: (1 − λ)C + λT.
 
@@ -77,8 +77,7 @@ def shrunk_covariance(responses: xr.DataArray, *, method: str, by: str | None = 
     dof = int((repeat_counts(responses) - 1).sum())
     if dof < 2:
         raise ValueError(f"expected at least 2 degrees of freedom Σ(Rₛ − 1), got {dof}")
-    if method == "schaefer_strimmer":
-        Needs(varying=True).check(responses)
+    require_noise(responses, every_unit=method == "schaefer_strimmer")
     matrix, intensity = shrunk_covariance_kernel(responses.values, method=method)
     attrs = {"intensity": intensity, "dof": dof, "method": method, "units": squared_units(responses)}
     return xr.DataArray(matrix, dims=("unit", "other_unit"), attrs=attrs)

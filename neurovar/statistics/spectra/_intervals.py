@@ -9,6 +9,7 @@ import xarray as xr
 from joblib import Parallel, delayed
 
 from neurovar.responses import DIMS
+from neurovar.statistics._estimator import Needs
 from neurovar.statistics.spectra._algebra import require_kind
 from neurovar.statistics.spectra._eigenmoments import eigenmoments_kernel, moment_values
 from neurovar.statistics.spectra._meme import fit_law
@@ -150,7 +151,7 @@ def _estimator(
             raise ValueError(f"expected n_moments of at least 2 and no ranks for 'meme', got {n_moments} and {ranks}")
         values = moment_values(responses, of=of, n_moments=n_moments, n_splits=n_splits)
         return partial(_moment_exponent, of=of, n_moments=n_moments, n_splits=n_splits), values
-    kernel, values = prepared(responses, of, method, n_splits)
+    kernel, values = prepared(Needs(together=of == "noise").check(responses), of, method, n_splits)
     if ranks is None or n_moments is not None:
         raise ValueError(f"expected ranks and no n_moments for {method!r}, got {ranks} and {n_moments}")
     return partial(_window_exponent, kernel=kernel, ranks=ranks, n_splits=n_splits), values

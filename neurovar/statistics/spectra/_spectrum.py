@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from neurovar.statistics._estimator import Needs, estimator, require_splits, squared_units
+from neurovar.responses import repeat_counts
+from neurovar.statistics._estimator import Needs, estimator, require_repeats, require_splits, squared_units
 from neurovar.statistics.spectra._algebra import Array, repeated_values
 from neurovar.statistics.spectra._cross_decomposition import cross_decomposition
 from neurovar.statistics.spectra._cvpca import cvpca
@@ -164,13 +165,13 @@ def ranked(values: np.ndarray, attrs: dict) -> xr.DataArray:
 
 
 def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tuple[Kernel, Array]:
-    """The kernel of a method and the values that it takes, if they suffice."""
+    """The kernel of a method and the values of valid responses that it takes, if they suffice."""
     kernels = SIGNAL if of == "signal" else NOISE
     if method not in kernels:
         raise ValueError(f"expected method {' or '.join(map(repr, kernels))}, got {method!r}")
     require_splits(n_splits)
     n_stimuli, n_repeats = LEAST[of, method]
-    responses = Needs(repeats=n_repeats, together=of == "noise").check(responses)
+    require_repeats(repeat_counts(responses).values, n_repeats)
     values = repeated_values(responses, repeats=n_repeats)
     if len(values) < n_stimuli:
         raise ValueError(f"expected at least {n_stimuli} stimuli with {n_repeats} repeats, got {len(values)}")
