@@ -83,7 +83,6 @@ def theory(tuning: np.ndarray) -> dict[str, tuple[float, float]]:
         "signal_correlation": (np.corrcoef(rates.T)[np.triu_indices(N_UNITS, 1)].mean(), 0.03),
         "effective_dimensionality": (dimensions, 0.4),
         "corrected_dimensionality": (dimensions, 0.4),
-        "exponent": (reference.public_power_law(np.linalg.eigvalsh(np.cov(rates.T))[::-1], 1, 5)[0], 0.1),
         "fano_factor": (1 + GAIN * rates.mean(), 0.1),
         "gain_variance": (GAIN, 0.03),
         "reliability": (reliable.mean(), 0.03),
