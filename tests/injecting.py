@@ -1,15 +1,12 @@
 """Small networks, seeds and a statistical check, for the tests of injected noise."""
 
 import torch
+from seeds import generator
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, Dense, Diagonal, GainModulated, Kronecker, LowRankPlusDiagonal, MeanShift
 
 STANDARD_ERRORS = 5
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def covariances(n: int) -> dict[str, Covariance]:

@@ -38,21 +38,6 @@ def same(images: Tensor, *, generator: torch.Generator) -> Tensor:
     return images
 
 
-def n_hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-class Returns(nn.Module):
-    """Gives the output of a function."""
-
-    def __init__(self, function: object) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> object:
-        return self.function(x)
-
-
 class Branching(nn.Module):
     """Uses `inner` a given number of times."""
 

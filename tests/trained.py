@@ -2,11 +2,8 @@
 
 import numpy as np
 import torch
+from seeds import generator
 from torch import Tensor, nn
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def separable(n: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:

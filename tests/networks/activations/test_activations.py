@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from recorded import KERNEL, N_CHANNELS, SIZE, Branching, Returns, images, n_hooks, network, same
+from injecting import Returns, n_hooks
+from recorded import KERNEL, N_CHANNELS, SIZE, Branching, images, network, same
 from torch import Tensor, nn
 
 from neurovar import responses

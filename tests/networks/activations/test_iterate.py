@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from recorded import Branching, Returns, images, n_hooks, network, same
+from injecting import Returns, n_hooks
+from recorded import Branching, images, network, same
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from recorded import Branching, Returns, images, n_hooks, network
+from injecting import Returns, n_hooks
+from recorded import Branching, images, network
 from torch import Tensor, nn
 
 from neurovar.networks import layers, record, small_network

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from recorded import Returns, images, n_hooks, network
+from injecting import Returns, n_hooks
+from recorded import images, network
 from torch import Tensor, nn
 
 from neurovar import responses

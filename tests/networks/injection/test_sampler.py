@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from seeds import generator
 from torch import nn
 
 from neurovar.covariance import Dense
 from neurovar.networks import inject
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise() -> Dense:

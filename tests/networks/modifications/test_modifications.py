@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from modified import FIXED, RANDOM, SCALED, modify
 from scipy.stats import kstest, poisson
+from seeds import generator
 from torch import Tensor
 
 from neurovar.networks import MODIFICATIONS, PREBLE2026, SEVERITIES, Modification, modification
@@ -23,10 +24,6 @@ FLAT_STAYS = ("gaussian_blur", "glass_blur", "zoom_blur", "contrast", "pixelate"
 def frost_has_its_pictures(request):
     if "frost" in request.node.name and find_spec("imagecorruptions") is None:
         pytest.skip("frost needs the pictures of the package imagecorruptions-imaug")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def strong(name: str) -> float:

@@ -15,6 +15,7 @@ from modified import RANDOM, SCALED, modify
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import ks_2samp
+from seeds import generator
 from torch import Tensor
 
 from neurovar.networks import MODIFICATIONS, SEVERITIES
@@ -52,10 +53,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
     monkeypatch.setattr(_draws, "_drawn", recorded)
     return seen
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def pictures(n: int, *shape: int) -> np.ndarray:
