@@ -87,7 +87,7 @@ def _noises(
     front, _ = halves(base, LAYER)
     with torch.no_grad():
         clean, shifted = (torch.cat([front(x) for x in part]) for part in (images.split(250), attacked))
-    noise = statistics.deviation_covariance(clean, shifted, kind="dense", ridge=1e-4)
+    noise = statistics.deviation_covariance(clean, shifted, statistics.Full(), ridge=1e-4)
     full = noise.scale_to(trace=TRACE_PER_UNIT * noise.n)
     return {"full": full, "diagonal": diagonal(full), "isotropic": isotropic(full), "none": None}
 

@@ -2,6 +2,7 @@ from ._learning import COPIES as COPIES
 from ._learning import Divergence as Divergence
 from ._learning import LearnedNoise as LearnedNoise
 from ._learning import learn_noise as learn_noise
+from ._structures import accumulator as accumulator
 from .sources._arrays import cortical as cortical
 from .sources._arrays import power_law as power_law
 from .sources._networks import attacked as attacked

@@ -58,6 +58,11 @@ from .estimation._reliability import reliability as reliability
 from .estimation._shrinkage import shrunk_covariance as shrunk_covariance
 from .estimation._signal import signal_correlation as signal_correlation
 from .estimation._signal import signal_covariance as signal_covariance
+from .estimation._structures import DiagonalOnly as DiagonalOnly
+from .estimation._structures import Full as Full
+from .estimation._structures import KroneckerProduct as KroneckerProduct
+from .estimation._structures import LowRank as LowRank
+from .estimation._structures import Structure as Structure
 from .estimation._structures import deviation_covariance as deviation_covariance
 from .estimation._structures import fit_covariance as fit_covariance
 from .simulation._models import gaussian as gaussian

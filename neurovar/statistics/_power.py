@@ -172,7 +172,7 @@ def from_pilot(
     --------
     >>> from neurovar import statistics
     >>> pilot = statistics.population(n_stimuli=20, n_repeats=4, n_units=5, rng=0)
-    >>> noise = statistics.fit_covariance(pilot, kind="low_rank", rank=1)
+    >>> noise = statistics.fit_covariance(pilot, statistics.LowRank(1))
     >>> simulate = from_pilot(pilot, kind="gaussian", noise=noise, n_units=3)
     >>> simulate(8, np.random.default_rng(0)).shape
     (20, 8, 3)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal
 from neurovar.networks import halves, retrain, small_network, train
 from neurovar.robustness import NO_NOISE, Objective, pgd
-from neurovar.statistics import deviation_covariance
+from neurovar.statistics import Full, deviation_covariance
 
 N_IMAGES, RANK, LAYER, EPSILON = 256, 391, "layer1", 0.1
 N_STEPS, N_RUNS = int(os.environ.get("BENCH_STEPS", "100")), 3
@@ -51,7 +51,7 @@ def networks(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, nn.Sequenti
     attacked = pgd(base, x, y, generator=generator, **settings)
     front, _ = halves(base, LAYER)
     with torch.no_grad():
-        noise = deviation_covariance(front(x), front(attacked), kind="dense", ridge=1e-4)
+        noise = deviation_covariance(front(x), front(attacked), Full(), ridge=1e-4)
     full = noise.scale_to(trace=2.0 * noise.n)
     noisy = retrain(base, images, labels, layer=LAYER, noise=full, n_epochs=2, generator=generator)
     return base.requires_grad_(True), noisy.requires_grad_(True), full

@@ -191,7 +191,7 @@ def test_units_of_different_recordings_have_no_noise_correlations() -> None:
         "noise_correlation": statistics.noise_correlation,
         "pooled noise_correlation": lambda da: statistics.noise_correlation(da, zscore=False),
         "effective_dimensionality": statistics.effective_dimensionality,
-        "fit_covariance": lambda da: statistics.fit_covariance(da, kind="low_rank", rank=2),
+        "fit_covariance": lambda da: statistics.fit_covariance(da, statistics.LowRank(2)),
     }
     for estimate in refused.values():
         estimate(together)

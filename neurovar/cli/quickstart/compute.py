@@ -198,7 +198,7 @@ def _pgd_noise(
     attack = partial(pgd, epsilon=EPSILON, step=EPSILON / 4, n_steps=scale.n_steps, generator=generator)
     attacked = torch.cat([attack(network, *batch) for batch in zip(images.split(100), labels.split(100))])
     front, _ = halves(network, scale.noisy_layer)
-    return statistics.deviation_covariance(front(images), front(attacked), kind="low_rank", rank=scale.rank, ridge=1e-4)
+    return statistics.deviation_covariance(front(images), front(attacked), statistics.LowRank(scale.rank), ridge=1e-4)
 
 
 def _cortical_noise(

@@ -1,7 +1,5 @@
 """Noise structure from a recording, and from a spectrum alone."""
 
-from typing import Any
-
 import numpy as np
 import torch
 import xarray as xr
@@ -9,65 +7,82 @@ from torch import Tensor
 
 from neurovar import _memory
 from neurovar.covariance import Dense, LowRankPlusDiagonal
+from neurovar.networks import Origin
 from neurovar.noise.sources._source import NoiseSource
 from neurovar.responses import repeat_counts
-from neurovar.statistics import fit_covariance
+from neurovar.statistics import Full, LowRank, Structure, fit_covariance
 
 
-def cortical(responses: xr.DataArray, *, kind: str, rank: int | None = None) -> NoiseSource:
+def cortical(responses: xr.DataArray, structure: Structure) -> NoiseSource:
     """The noise of a recording, pooled over stimuli: `statistics.fit_covariance`, with its divisor Σ(Rₛ − 1).
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit), recorded simultaneously.
-    kind, rank : "dense", "diagonal" or "low_rank".
+    responses : xarray.DataArray
+        (stimulus, repeat, unit), recorded together.
+    structure : Structure
+        `Full()`, `DiagonalOnly()` or `LowRank(rank)`.
+
+    Returns
+    -------
+    NoiseSource
+        In squared units of the responses; its origin is "cortical" of attrs["source"].
 
     Raises
     ------
-    ValueError : as `statistics.fit_covariance`.
+    ValueError
+        For another structure, a rank out of range, or responses without repeats or not recorded together.
 
     Examples
     --------
     >>> from neurovar import statistics
     >>> recording = statistics.population(n_stimuli=50, n_repeats=5, n_units=10, rng=0)
-    >>> source = cortical(recording, kind="dense")
-    >>> source.noise.n, source.attrs["dof"]
+    >>> source = cortical(recording, statistics.Full())
+    >>> source.noise.n, source.dof
     (10, 200)
     """
-    noise = fit_covariance(responses, kind=kind, rank=rank)
-    counts = repeat_counts(responses)
-    attrs: dict[str, Any] = {
-        "source": responses.attrs.get("source", "cortical recording"),
-        "kind": kind,
-        "n_samples": int(counts.sum()),
-        "dof": int((counts - 1).sum()),
-        "error": 0.0 if kind == "dense" else np.nan,
-    }
-    attrs |= {"rank": rank} if rank is not None else {}
-    return NoiseSource(noise, torch.zeros_like(noise.diagonal()), attrs)
+    noise, counts = fit_covariance(responses, structure), repeat_counts(responses)
+    return NoiseSource(
+        noise=noise,
+        mean_shift=torch.zeros_like(noise.diagonal()),
+        origin=Origin("cortical", of=str(responses.attrs.get("source", ""))),
+        structure=structure,
+        n_samples=int(counts.sum()),
+        dof=int((counts - 1).sum()),
+        error=0.0 if structure == Full() else np.nan,
+    )
 
 
 def power_law(n: int, *, exponent: float, rank: int, trace: float, axes: Tensor | torch.Generator) -> NoiseSource:
     """Noise of which only the spectrum is chosen: λₖ ∝ k^−α for k = 1 … rank, λₖ = 0 beyond.
 
-    C = A diag(λ) Aᵀ, scaled to `trace`. In O(n·rank) memory and O(n·rank²) time, `LowRankPlusDiagonal` without private
-    noise; `Dense` where `rank` is n.
+    C = A diag(λ) Aᵀ, scaled to `trace`. In O(n · rank) memory and O(n · rank²) time, `LowRankPlusDiagonal` without
+    private noise; `Dense` where `rank` is n.
 
     Parameters
     ----------
-    n : number of units.
-    exponent : α, any finite number; 0 for a flat spectrum.
-    axes : A, orthonormal columns (n, rank), the first for the largest eigenvalue; or a generator, for axes that are
+    n : int
+        Number of units.
+    exponent : float
+        α, any finite number; 0 for a flat spectrum.
+    rank : int
+        Number of eigenvalues above 0, from 1 to n.
+    trace : float
+        The total variance.
+    axes : torch.Tensor or torch.Generator
+        A, orthonormal columns (n, rank), the first for the largest eigenvalue; or a generator, for axes that are
         uniformly random.
 
     Returns
     -------
-    NoiseSource : float32, or of the dtype of the given axes
+    NoiseSource
+        In float32, or of the dtype of the given axes.
 
     Raises
     ------
-    ValueError : for a rank not from 1 to n, an exponent that is not finite, a trace not above 0, axes of another shape
-        or not orthonormal, or a matrix that would not fit into memory.
+    ValueError
+        For a rank not from 1 to n, an exponent that is not finite, a trace not above 0, axes of another shape or not
+        orthonormal, or a matrix that would not fit into memory.
 
     Examples
     --------
@@ -84,14 +99,18 @@ def power_law(n: int, *, exponent: float, rank: int, trace: float, axes: Tensor 
     factors = columns * (values * (trace / values.sum())).sqrt().to(columns)
     whole = rank == n
     noise = Dense(factors @ factors.mT) if whole else LowRankPlusDiagonal(factors, torch.zeros_like(factors[:, 0]))
-    kind = "dense" if whole else "low_rank"
-    attrs: dict[str, Any] = {"source": "power law", "kind": kind, "rank": rank, "exponent": exponent}
-    return NoiseSource(noise, torch.zeros_like(noise.diagonal()), attrs)
+    return NoiseSource(
+        noise=noise,
+        mean_shift=torch.zeros_like(noise.diagonal()),
+        origin=Origin("power_law", of=f"exponent {exponent:g}"),
+        structure=Full() if whole else LowRank(rank),
+    )
 
 
 def _random_axes(n: int, rank: int, generator: torch.Generator) -> Tensor:
     if rank > n // 2:
         _memory.require_matrix(n, torch.float32, generator.device, copies=3)
+    # Q of a Gaussian matrix is uniform over orthonormal axes, up to signs, which A diag(λ) Aᵀ does not see.
     return torch.linalg.qr(torch.randn(n, rank, generator=generator, device=generator.device)).Q
 
 

@@ -1,29 +1,46 @@
 """Noise structure from a network's responses, streamed batch by batch."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurovar._values import Value
-from neurovar.networks import Batch, iterate
+from neurovar.networks import Batch, NoisyNetwork, Origin, check_evaluation_mode, iterate
 from neurovar.noise.sources._accumulating import Accumulators
 from neurovar.noise.sources._source import NoiseSource
+from neurovar.statistics import Structure
 
 Loader = Iterable[Any]
+
+
+class Modification(Protocol):
+    """What changes images, such as `networks.Brightness(3)`."""
+
+    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor: ...
+
+
+class Attack(Protocol):
+    """What attacks a network, such as `robustness.PGD(0.1)`: a value that says how strong it is."""
+
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def norm(self) -> str: ...
+    def __call__(
+        self, network: NoisyNetwork, images: Tensor, labels: Tensor, *, generator: torch.Generator
+    ) -> Tensor: ...
 
 
 def modified(
     model: nn.Module,
     batches: Loader,
-    modification: Callable[..., Tensor],
+    modification: Modification,
     *,
     layers: Sequence[str],
-    kind: str,
-    rank: int | None = None,
+    structure: Structure,
     ridge: float = 0.0,
     rng: np.random.Generator | int,
 ) -> dict[str, NoiseSource]:
@@ -31,24 +48,36 @@ def modified(
 
     d = activation(modified) − activation(clean), one row an image; the mean shift is the mean of d, and
     C = cov(d) + ridge·I with divisor n − 1, unbiased. `statistics.deviation_covariance` is the same of activations in
-    memory, where "low_rank" has the exact principal components instead of a sketch.
+    memory, where `LowRank` has the exact principal components instead of a sketch.
 
     Parameters
     ----------
-    model : in eval mode, so that the modification is all that differs.
-    batches : any loader of images, as for `networks.iterate`; `images.split(64)` will do.
-    modification : (images, generator=…) → images, such as `networks.MotionBlur(3)`.
-    layers : names as in `model.named_modules()`.
-    ridge : variance added to every unit; 1e-4 in Preble et al. 2026. A "kronecker" covariance becomes a `Sum`.
+    model : torch.nn.Module
+        In evaluation mode, so that the modification is all that differs.
+    batches : iterable
+        Any loader of images, as for `networks.iterate`; `images.split(64)` will do.
+    modification : callable
+        (images, generator=…) → images, such as `networks.MotionBlur(3)`.
+    layers : sequence of str
+        Names as in `model.named_modules()`.
+    structure : Structure
+        `Full()`, `DiagonalOnly()`, `LowRank(rank)` or `KroneckerProduct()`.
+    ridge : float, optional
+        Variance added to every unit; 1e-4 in Preble et al. 2026. A Kronecker product becomes a `Sum`.
+    rng : numpy.random.Generator or int
+        For what is random in the modification.
 
     Returns
     -------
-    layer → NoiseSource, over the layer's flattened outputs
+    dict of str to NoiseSource
+        Layer → its noise, over the layer's flattened outputs.
 
     Raises
     ------
-    ValueError : for another kind or a rank that does not fit, a negative ridge, a model in training mode, fewer than 2
-        images, a matrix that would not fit into memory, or what `networks.iterate` refuses.
+    ValueError
+        For what is no structure, a rank that does not fit, a negative ridge, a model in training mode, fewer than 2
+        images, a matrix that would not fit into memory, or batches, layers or activations that
+        `networks.iterate` refuses.
 
     References
     ----------
@@ -56,60 +85,91 @@ def modified(
 
     Examples
     --------
+    >>> from neurovar.statistics import Full
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     >>> images = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    >>> noises = modified(model, images.split(8), lambda x, generator: 1 - x, layers=["1"], kind="dense", rng=0)
-    >>> noises["1"].noise.n, noises["1"].mean_shift.shape, noises["1"].attrs["dof"]
+    >>> noises = modified(model, images.split(8), lambda x, generator: 1 - x, layers=["1"], structure=Full(), rng=0)
+    >>> noises["1"].noise.n, noises["1"].mean_shift.shape, noises["1"].dof
     (3, torch.Size([3]), 19)
     """
+    of = str(modification) if isinstance(modification, Value) else _name(modification)
 
     def shown(images: Tensor, generator: torch.Generator) -> Tensor:
         return modification(images, generator=generator)
 
-    attrs = {"source": "modified minus clean", "modification": _name(modification)}
-    return _from_clean(model, batches, shown, attrs, layers, kind, rank, ridge, rng)
+    return _from_clean(model, batches, shown, Origin("modified", of=of), layers, structure, ridge, rng)
 
 
 def attacked(
-    model: nn.Module,
+    network: NoisyNetwork,
     batches: Loader,
-    attack: Callable[..., Tensor],
+    attack: Attack,
     *,
     layers: Sequence[str],
-    kind: str,
-    rank: int | None = None,
+    structure: Structure,
     ridge: float = 0.0,
     rng: np.random.Generator | int,
 ) -> dict[str, NoiseSource]:
     """Each layer's response to attacked images about that to clean ones: `modified`, with an attack that knows labels.
 
+    The attack sees the network with its noise; d is between responses of its model without noise. The origin says which
+    attack it was, of which ε and norm, so that `robustness.honesty` can tell whether other attacks were as strong.
+
     Parameters
     ----------
-    batches : a loader of (images, labels), or of mappings with "image" and "label".
-    attack : (model, images, labels, generator=…) → images, such as `partial(robustness.pgd, epsilon=0.1, step=0.025,
-        n_steps=40)`.
+    network : NoisyNetwork
+        The classifier that is attacked, such as `NoisyNetwork(model, images=images)`.
+    batches : iterable
+        A loader of (images, labels), or of mappings with "image" and "label".
+    attack : callable
+        (network, images, labels, generator=…) → images, with an `epsilon` and a `norm`, such as `robustness.PGD(0.1)`.
+    layers : sequence of str
+        Names as in `model.named_modules()`.
+    structure : Structure
+        `Full()`, `DiagonalOnly()`, `LowRank(rank)` or `KroneckerProduct()`.
+    ridge : float, optional
+        Variance added to every unit; 1e-4 in Preble et al. 2026. A Kronecker product becomes a `Sum`.
+    rng : numpy.random.Generator or int
+        For what is random in the attack.
 
-    The others, what is returned and what is raised as for `modified`; also ValueError for batches without labels.
+    Returns
+    -------
+    dict of str to NoiseSource
+        Layer → its noise, over the layer's flattened outputs.
+
+    Raises
+    ------
+    ValueError
+        For what is no structure, a rank that does not fit, a negative ridge, batches without labels, fewer than 2
+        images, a matrix that would not fit into memory, or batches, layers or activations that
+        `networks.iterate` refuses.
 
     Examples
     --------
-    >>> from functools import partial
-    >>> from neurovar import robustness
+    >>> from dataclasses import dataclass
+    >>> from neurovar.statistics import DiagonalOnly
+    >>> @dataclass(frozen=True)
+    ... class Darker:
+    ...     epsilon: float
+    ...     norm: str = "linf"
+    ...     def __call__(self, network, images, labels, *, generator):
+    ...         return (images - self.epsilon).clamp(min=0)
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     >>> images = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     >>> batches = zip(images.split(8), (torch.arange(20) % 3).split(8))
-    >>> noises = attacked(model, batches, partial(robustness.fgm, epsilon=0.1), layers=["1"], kind="diagonal", rng=0)
-    >>> noises["1"].attrs["source"], noises["1"].noise.n
-    ('attacked minus clean', 3)
+    >>> network = NoisyNetwork(model, images=images)
+    >>> noises = attacked(network, batches, Darker(0.1), layers=["1"], structure=DiagonalOnly(), rng=0)
+    >>> str(noises["1"].origin), noises["1"].noise.n
+    ("Origin(method='attacked', of='Darker', epsilon=0.1, norm='linf')", 3)
     """
     current: list[Tensor] = []
 
     def shown(images: Tensor, generator: torch.Generator) -> Tensor:
-        return attack(model, images, current[-1].to(images.device), generator=generator)
+        return attack(network, images, current[-1].to(images.device), generator=generator)
 
+    origin = Origin("attacked", of=type(attack).__name__, epsilon=attack.epsilon, norm=str(attack.norm))
     loader = _remembering_labels(batches, current)
-    attrs = {"source": "attacked minus clean", "modification": _name(attack)}
-    return _from_clean(model, loader, shown, attrs, layers, kind, rank, ridge, rng)
+    return _from_clean(network.model, loader, shown, origin, layers, structure, ridge, rng)
 
 
 def stochastic(
@@ -118,8 +178,7 @@ def stochastic(
     *,
     layers: Sequence[str],
     n_repeats: int,
-    kind: str,
-    rank: int | None = None,
+    structure: Structure,
     rng: np.random.Generator | int,
 ) -> dict[str, NoiseSource]:
     """Each layer's deviation from its mean over repeated passes: dropout, injected noise, any stochastic network.
@@ -129,26 +188,43 @@ def stochastic(
 
     Parameters
     ----------
-    model : in the mode that makes it stochastic: `model.train()` for dropout, within `networks.inject` for noise.
-    n_repeats : R, passes over every image.
+    model : torch.nn.Module
+        In the mode that makes it stochastic: `model.train()` for dropout, within `networks.inject` for noise.
+    batches : iterable
+        Any loader of images, as for `networks.iterate`; `images.split(64)` will do.
+    layers : sequence of str
+        Names as in `model.named_modules()`.
+    n_repeats : int
+        R, passes over every image.
+    structure : Structure
+        `Full()`, `DiagonalOnly()`, `LowRank(rank)` or `KroneckerProduct()`.
+    rng : numpy.random.Generator or int
+        For what is random in the passes.
 
-    The others, and what is returned, as for `modified`; the mean shift is zero.
+    Returns
+    -------
+    dict of str to NoiseSource
+        Layer → its noise, over the layer's flattened outputs; the mean shift is zero.
 
     Raises
     ------
-    ValueError : for fewer than 2 repeats, a layer whose passes are all the same (as before the first dropout: what is
-        left of its deviations would be rounding), and as for `modified`.
+    ValueError
+        For fewer than 2 repeats, a layer whose passes are all the same (as before the first dropout: what is left of
+        its deviations would be rounding), what is no structure, a rank that does not fit, a matrix that would not fit
+        into memory, or batches, layers or activations that `networks.iterate` refuses.
 
     Examples
     --------
+    >>> from neurovar.statistics import Full
     >>> model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5)).train()
-    >>> noises = stochastic(model, torch.ones(100, 1, 2, 1).split(50), layers=["1"], n_repeats=5, kind="dense", rng=0)
-    >>> noises["1"].attrs["dof"], noises["1"].noise.diagonal().round()  # 0 or 2, each half of the time
+    >>> batches = torch.ones(100, 1, 2, 1).split(50)
+    >>> noises = stochastic(model, batches, layers=["1"], n_repeats=5, structure=Full(), rng=0)
+    >>> noises["1"].dof, noises["1"].noise.diagonal().round()  # 0 or 2, each half of the time
     (400, tensor([1., 1.]))
     """
     if n_repeats < 2:
         raise ValueError(f"expected at least 2 repeats, got {n_repeats}")
-    noises = Accumulators(layers, kind, rank, about_zero=True)
+    noises = Accumulators(layers, structure, about_zero=True)
     silent = set(layers)
 
     def deviations(batch: Batch, layer: str) -> Tensor:
@@ -161,12 +237,8 @@ def stochastic(
     n_images = noises.take(model, passes, deviations)
     if silent:
         raise ValueError(f"expected passes that differ at layer {min(silent)!r}, got the same responses each time")
-    return noises.sources(
-        dof=n_images * (n_repeats - 1),
-        n_samples=n_images * n_repeats,
-        model=type(model).__name__,
-        source="stochastic passes",
-    )
+    dof = n_images * (n_repeats - 1)
+    return noises.sources(model, Origin("stochastic"), n_samples=n_images * n_repeats, dof=dof)
 
 
 def within_class(
@@ -174,8 +246,7 @@ def within_class(
     batches: Loader,
     *,
     layers: Sequence[str],
-    kind: str,
-    rank: int | None = None,
+    structure: Structure,
     rng: np.random.Generator | int,
 ) -> dict[str, NoiseSource]:
     """Each layer's deviation from the mean response to images of the same class.
@@ -185,25 +256,40 @@ def within_class(
 
     Parameters
     ----------
-    model : in eval mode, so that images are all that differs.
-    batches : a loader of (images, labels), or of mappings with "image" and "label".
+    model : torch.nn.Module
+        In evaluation mode, so that images are all that differs.
+    batches : iterable
+        A loader of (images, labels), or of mappings with "image" and "label".
+    layers : sequence of str
+        Names as in `model.named_modules()`.
+    structure : Structure
+        `Full()`, `DiagonalOnly()`, `LowRank(rank)` or `KroneckerProduct()`.
+    rng : numpy.random.Generator or int
+        For what is random in the network.
 
-    The others, and what is returned, as for `modified`; the mean shift is zero.
+    Returns
+    -------
+    dict of str to NoiseSource
+        Layer → its noise, over the layer's flattened outputs; the mean shift is zero.
 
     Raises
     ------
-    ValueError : for batches without labels, no more images than classes, and as for `modified`.
+    ValueError
+        For batches without labels, no more images than classes, a model in training mode, what is no structure, a rank
+        that does not fit, a matrix that would not fit into memory, or batches, layers or activations that
+        `networks.iterate` refuses.
 
     Examples
     --------
+    >>> from neurovar.statistics import DiagonalOnly
     >>> model = nn.Sequential(nn.Flatten()).eval()
     >>> images, labels = torch.tensor([0.0, 2.0, 10.0, 14.0]).view(4, 1, 1, 1), torch.tensor([0, 0, 1, 1])
-    >>> noises = within_class(model, [(images, labels)], layers=["0"], kind="diagonal", rng=0)
+    >>> noises = within_class(model, [(images, labels)], layers=["0"], structure=DiagonalOnly(), rng=0)
     >>> noises["0"].noise.diagonal()  # (1 + 1 + 4 + 4) / (4 − 2)
     tensor([5.])
     """
-    _require_eval(model)
-    noises = Accumulators(layers, kind, rank, about_zero=True)
+    check_evaluation_mode(model)
+    noises = Accumulators(layers, structure, about_zero=True)
     classes = {layer: _Classes() for layer in layers}
 
     def deviations(batch: Batch, layer: str) -> Tensor:
@@ -215,27 +301,24 @@ def within_class(
     n_classes = len(classes[layers[0]].counts)
     if n_images <= n_classes:
         raise ValueError(f"expected more images than classes, got {n_images} of {n_classes} classes")
-    return noises.sources(
-        dof=n_images - n_classes, n_samples=n_images, model=type(model).__name__, source="within class"
-    )
+    return noises.sources(model, Origin("within_class"), n_samples=n_images, dof=n_images - n_classes)
 
 
 def _from_clean(
     model: nn.Module,
     batches: Loader,
     shown: Callable[[Tensor, torch.Generator], Tensor],
-    attrs: dict[str, str],
+    origin: Origin,
     layers: Sequence[str],
-    kind: str,
-    rank: int | None,
+    structure: Structure,
     ridge: float,
     rng: np.random.Generator | int,
 ) -> dict[str, NoiseSource]:
     """The difference between two repeats, one clean and one as `shown`."""
-    _require_eval(model)
+    check_evaluation_mode(model)
     if not 0 <= ridge < np.inf:
         raise ValueError(f"expected a finite ridge of at least 0, got {ridge}")
-    noises = Accumulators(layers, kind, rank, about_zero=False)
+    noises = Accumulators(layers, structure, about_zero=False)
     both = {"clean": lambda images, generator: images, "shown": shown}
 
     def deviations(batch: Batch, layer: str) -> Tensor:
@@ -243,7 +326,11 @@ def _from_clean(
         return other - clean
 
     n_images = noises.take(model, iterate(model, batches, layers=layers, modifications=both, rng=rng), deviations)
-    return noises.sources(dof=n_images - 1, ridge=ridge, n_samples=n_images, model=type(model).__name__, **attrs)
+    return noises.sources(model, origin, n_samples=n_images, dof=n_images - 1, ridge=ridge)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 class _Classes:
@@ -267,21 +354,6 @@ class _Classes:
             self.means[label] = mean - step * (before / (before + n))
             self.counts[label] = before + n
         return torch.cat(rows)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """A value's text; a function's name, with what `functools.partial` has bound."""
-    if isinstance(function, Value):
-        return str(function)
-    if not isinstance(function, partial):
-        return getattr(function, "__name__", type(function).__name__)
-    bound = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-    return f"{_name(function.func)}({', '.join(bound)})"
-
-
-def _require_eval(model: nn.Module) -> None:
-    if model.training:
-        raise ValueError("expected a model in eval mode, got training mode; call model.eval()")
 
 
 def _remembering_labels(batches: Loader, current: list[Tensor]) -> Iterator[Any]:

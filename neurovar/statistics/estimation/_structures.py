@@ -1,4 +1,7 @@
-"""Noise structures fitted to responses."""
+"""Noise structures as values, and their fit to responses."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -6,25 +9,144 @@ import xarray as xr
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from neurovar._values import Value
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
 from neurovar.statistics._estimator import Needs
 from neurovar.statistics.estimation._noise import noise_trials
 
 
-def fit_covariance(responses: xr.DataArray, *, kind: str, rank: int | None = None) -> Covariance:
-    """The pooled noise of `responses` as a noise structure.
+@dataclass(frozen=True)
+class Structure(Value, ABC):
+    """Which parts of a noise covariance are estimated: `Full`, `DiagonalOnly`, `LowRank` or `KroneckerProduct`.
 
-    kind = "dense": `noise_covariance`; "diagonal": its diagonal; "low_rank": its `rank` leading principal components,
-    the rest of each unit's variance as private noise (so the diagonal is exact). Divisor Σ(Rₛ − 1).
+    Examples
+    --------
+    >>> deviations = torch.tensor([[1.0, 2.0], [-1.0, -2.0]])
+    >>> Full().fit(deviations, 1).to_dense(), str(LowRank(64))
+    (tensor([[2., 4.],
+            [4., 8.]]), 'LowRank(rank=64)')
+    """
+
+    @abstractmethod
+    def fit(self, deviations: Tensor, dof: int, *, ridge: float = 0.0) -> Covariance:
+        """The structure of Σ d dᵀ / dof + ridge · I.
+
+        Parameters
+        ----------
+        deviations : torch.Tensor
+            d, (trial, unit), about their means.
+        dof : int
+            The divisor.
+        ridge : float, optional
+            Variance added to every unit.
+
+        Returns
+        -------
+        Covariance
+            Of the deviations' dtype.
+
+        Raises
+        ------
+        ValueError
+            For a rank out of range, or a structure that needs the shape of a layer.
+        """
+
+
+@dataclass(frozen=True)
+class Full(Structure):
+    """Every variance and covariance: units² numbers, `covariance.Dense`.
+
+    Examples
+    --------
+    >>> str(Full())
+    'Full()'
+    """
+
+    def fit(self, deviations: Tensor, dof: int, *, ridge: float = 0.0) -> Dense:
+        """The sample covariance; see `Structure.fit`."""
+        return Dense(deviations.mT @ deviations / dof + ridge * torch.eye(deviations.shape[1]).to(deviations))
+
+
+@dataclass(frozen=True)
+class DiagonalOnly(Structure):
+    """The variances alone, no correlations: `covariance.Diagonal`.
+
+    Examples
+    --------
+    >>> str(DiagonalOnly())
+    'DiagonalOnly()'
+    """
+
+    def fit(self, deviations: Tensor, dof: int, *, ridge: float = 0.0) -> Diagonal:
+        """The sample variances; see `Structure.fit`."""
+        return Diagonal(deviations.square().sum(0) / dof + ridge)
+
+
+@dataclass(frozen=True)
+class LowRank(Structure):
+    """The leading principal components, and what they leave of each variance: `covariance.LowRankPlusDiagonal`.
+
+    C ≈ F Fᵀ + diag(ψ), F the `rank` leading eigenvectors of C times the roots of their eigenvalues, ψ = diag(C − F Fᵀ),
+    so that the variances are exact. In O(units · rank) memory.
+
+    Parameters
+    ----------
+    rank : int
+        Number of components.
+
+    Examples
+    --------
+    >>> LowRank(2)
+    LowRank(rank=2)
+    """
+
+    rank: int
+
+    def fit(self, deviations: Tensor, dof: int, *, ridge: float = 0.0) -> LowRankPlusDiagonal:
+        """Components by a truncated singular value decomposition; see `Structure.fit`. The ridge is private."""
+        if not 1 <= self.rank < min(deviations.shape):
+            raise ValueError(f"expected a rank from 1 to {min(deviations.shape) - 1}, got {self.rank}")
+        variance = deviations.square().sum(0) / dof + ridge
+        # Fixed, so that fits repeat; random, as noise sums to zero over trials: ones would be no start at all.
+        start = np.random.default_rng(0).standard_normal(min(deviations.shape))
+        _, singular, axes = svds(deviations.cpu().numpy() / dof**0.5, k=self.rank, v0=start)
+        order = np.argsort(-singular)
+        factors = torch.from_numpy(axes[order].T * singular[order]).to(variance)
+        return LowRankPlusDiagonal(factors, (variance - factors.square().sum(1)).clamp(min=0))
+
+
+@dataclass(frozen=True)
+class KroneckerProduct(Structure):
+    """A covariance of a layer's first axis, such as channels, times one of all others: `covariance.Kronecker`.
+
+    It needs the shape of the layer's output, and so is estimated from a network, batch by batch (`noise.modified` and
+    its like); see `noise.KroneckerAccumulator` for how.
+
+    Examples
+    --------
+    >>> str(KroneckerProduct())
+    'KroneckerProduct()'
+    """
+
+    def fit(self, deviations: Tensor, dof: int, *, ridge: float = 0.0) -> Covariance:
+        """Refused, as rows of units have no channels and positions."""
+        raise ValueError(
+            f"expected Full(), DiagonalOnly() or LowRank(…) for units without channels and positions, got {self}"
+        )
+
+
+def fit_covariance(responses: xr.DataArray, structure: Structure) -> Covariance:
+    """The pooled noise of responses as a noise structure.
+
+    The structure of the pooled noise covariance C = Σ_s Σ_r d dᵀ / Σ(Rₛ − 1), d a trial's deviation from its stimulus's
+    mean: unbiased.
 
     Parameters
     ----------
     responses : DataArray
         (stimulus, repeat, unit), NaN where a repeat is absent.
-    kind : str
-        "dense", "diagonal" or "low_rank".
-    rank : int, optional
-        The number of principal components, for "low_rank" only.
+    structure : Structure
+        `Full()`, `DiagonalOnly()` or `LowRank(rank)`.
 
     Returns
     -------
@@ -34,23 +156,21 @@ def fit_covariance(responses: xr.DataArray, *, kind: str, rank: int | None = Non
     Raises
     ------
     ValueError
-        For another kind, a rank out of range, or responses without repeats.
+        For another structure, a rank out of range, or responses without repeats.
 
     Examples
     --------
     >>> from neurovar import statistics
     >>> da = statistics.population(n_stimuli=50, n_repeats=5, n_units=10, rng=0)
-    >>> fit_covariance(da, kind="low_rank", rank=2).factors.shape
+    >>> fit_covariance(da, LowRank(2)).factors.shape
     torch.Size([10, 2])
     """
     responses = Needs(together=True).check(responses)
     trials, dof = noise_trials(responses.values)
-    return _structure(torch.from_numpy(np.ascontiguousarray(trials, dtype=np.float32)), dof, kind=kind, rank=rank)
+    return structure.fit(torch.from_numpy(np.ascontiguousarray(trials, dtype=np.float32)), dof)
 
 
-def deviation_covariance(
-    clean: Tensor, modified: Tensor, *, kind: str, rank: int | None = None, ridge: float = 0.0
-) -> Covariance:
+def deviation_covariance(clean: Tensor, modified: Tensor, structure: Structure, *, ridge: float = 0.0) -> Covariance:
     """Covariance of a layer's response to modified images about its response to the clean ones.
 
     d = modified − clean, one row a stimulus; C = cov(d) + ridge·I, divisor n − 1. The mean of d over stimuli, the
@@ -59,25 +179,23 @@ def deviation_covariance(
     Parameters
     ----------
     clean : torch.Tensor
-        (stimulus, …), a layer's activations to the clean images.
+        (stimulus, …) activations of a layer.
     modified : torch.Tensor
-        (stimulus, …), the same layer's activations to the modified images, in the same order.
-    kind : str
-        "dense", "diagonal" or "low_rank", as in `fit_covariance`.
-    rank : int, optional
-        The number of principal components, for "low_rank" only.
+        (stimulus, …) activations of the same layer to the modified stimuli, in the same order.
+    structure : Structure
+        `Full()`, `DiagonalOnly()` or `LowRank(rank)`.
     ridge : float, optional
         Variance added to every unit; 1e-4 in Preble et al. 2026.
 
     Returns
     -------
     Covariance
-        In squared units of the activations.
+        Over the layer's flattened outputs.
 
     Raises
     ------
     ValueError
-        If the two differ in shape, there are fewer than two stimuli, `kind` is another, or `rank` is out of range.
+        For another structure, a rank out of range, responses of different shapes, or fewer than 2 stimuli.
 
     References
     ----------
@@ -86,7 +204,7 @@ def deviation_covariance(
     Examples
     --------
     >>> import torch
-    >>> deviation_covariance(torch.zeros(3, 2), torch.eye(3)[:, :2], kind="diagonal").diagonal()
+    >>> deviation_covariance(torch.zeros(3, 2), torch.eye(3)[:, :2], DiagonalOnly()).diagonal()
     tensor([0.3333, 0.3333])
     """
     if clean.shape != modified.shape:
@@ -94,27 +212,4 @@ def deviation_covariance(
     if len(clean) < 2:
         raise ValueError(f"expected at least 2 stimuli, got {len(clean)}")
     deviation = (modified - clean).flatten(1)
-    return _structure(deviation - deviation.mean(0), len(deviation) - 1, kind=kind, rank=rank, ridge=ridge)
-
-
-def _structure(noise: Tensor, dof: int, *, kind: str, rank: int | None, ridge: float = 0.0) -> Covariance:
-    """A noise structure of `kind` from centred noise (trial, unit)."""
-    if (rank is not None) != (kind == "low_rank"):
-        raise ValueError(f"expected a rank for kind 'low_rank' and none for others, got kind {kind!r}, rank {rank}")
-    # Of the diagonal alone: no matrix of units is made for it.
-    variance = noise.square().sum(0) / dof + ridge
-    if kind == "diagonal":
-        return Diagonal(variance)
-    if kind == "dense":
-        return Dense(noise.mT @ noise / dof + ridge * torch.eye(noise.shape[1]).to(noise))
-    if kind != "low_rank" or rank is None:
-        raise ValueError(f"expected kind 'dense', 'diagonal' or 'low_rank', got {kind!r}")
-    if not 1 <= rank < min(noise.shape):
-        raise ValueError(f"expected a rank from 1 to {min(noise.shape) - 1}, got {rank}")
-    # Fixed, so that fits repeat; random, as noise sums to zero over trials: ones would be no start at all.
-    start = np.random.default_rng(0).standard_normal(min(noise.shape))
-    _, singular, axes = svds(noise.cpu().numpy() / dof**0.5, k=rank, v0=start)
-    order = np.argsort(-singular)
-    factors = torch.from_numpy(axes[order].T * singular[order]).to(variance)
-    # The rest of each unit's variance; rounding may leave it a little below 0.
-    return LowRankPlusDiagonal(factors, (variance - factors.square().sum(1)).clamp(min=0))
+    return structure.fit(deviation - deviation.mean(0), len(deviation) - 1, ridge=ridge)

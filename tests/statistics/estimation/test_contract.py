@@ -89,7 +89,7 @@ def test_half_precision_is_computed_in_single(case: Case, absent: bool, recordin
         lambda da: statistics.remove_drift(da, window=5),
         statistics.remove_gain,
         lambda da: statistics.pairs(da, distance=["depth"]),
-        lambda da: statistics.fit_covariance(da, kind="diagonal").diagonal(),
+        lambda da: statistics.fit_covariance(da, statistics.DiagonalOnly()).diagonal(),
         lambda da: statistics.mean_matched_fano_factor(da, by="area", bin_width=1, rng=0),
         lambda da: statistics.corrected_r2(da.mean("repeat").astype(np.float16), da),
     ],

@@ -291,7 +291,7 @@ NEED_REPEATS: list[Callable[[xr.DataArray], object]] = [
     lambda da: statistics.reliability(da, rng=0),
     statistics.effective_dimensionality,
     statistics.fano_factor,
-    lambda da: statistics.fit_covariance(da, kind="dense"),
+    lambda da: statistics.fit_covariance(da, statistics.Full()),
 ]
 
 
