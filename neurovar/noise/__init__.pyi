@@ -1,5 +1,6 @@
-from ._learning import COPIES as COPIES
-from ._learning import Divergence as Divergence
+from ._learnable import Constraint as Constraint
+from ._learnable import Divergence as Divergence
+from ._learnable import FixedTrace as FixedTrace
 from ._learning import LearnedNoise as LearnedNoise
 from ._learning import learn_noise as learn_noise
 from ._structures import accumulator as accumulator

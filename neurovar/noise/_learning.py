@@ -1,67 +1,67 @@
 """Learn the covariance of a layer's noise together with the network, by gradients through the draws."""
 
 import copy
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neurovar import _memory
-from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.networks import batch_axis, check_labels, find_layers, inject, layer_activation, seeded
-
-KINDS = ("dense", "diagonal", "low_rank")
-COPIES = 9
-"""Matrices that learning a dense covariance holds: its parameters, their gradient, Adam's two, and L on its way."""
-Advance = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """The penalty β·KL(N(0, C) ‖ N(0, v·I)) = (β/2)·[tr(C)/v − n − log det(C/v)] on the covariance C of n units.
-
-    The log-determinant rewards noise in every direction, so that none vanishes; the trace bounds it where the task does
-    not. `weight` is β, in nats of cross-entropy per nat; `variance` is v, of every unit.
-
-    Raises
-    ------
-    ValueError : if one is not positive and finite.
-
-    Examples
-    --------
-    >>> Divergence(weight=0.01, variance=1.0)
-    Divergence(weight=0.01, variance=1.0)
-    """
-
-    weight: float
-    variance: float
-
-    def __post_init__(self) -> None:
-        if not (0 < self.weight < math.inf and 0 < self.variance < math.inf):
-            raise ValueError(f"expected a finite weight and variance above 0, got {self.weight} and {self.variance}")
+from neurovar.covariance import Covariance
+from neurovar.networks import (
+    NoisyNetwork,
+    Origin,
+    Schedule,
+    batch_axis,
+    check_labels,
+    find_layers,
+    forward_hooks,
+    inject,
+    layer_activation,
+    seeded,
+)
+from neurovar.noise._learnable import Constraint, Learnable, learnable
+from neurovar.noise.sources._networks import Attack, Modification
+from neurovar.noise.sources._source import NoiseSource
+from neurovar.statistics import Structure
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedNoise:
     """A network and the noise at one of its layers, learned together.
 
-    `history` has, over `epoch`, the mean `cross_entropy` (nats), the mean `penalty` and the `trace` at the epoch's end.
-    `noise`, `mean_shift` (zero: learned noise has no mean) and `attrs` are as in `noise.NoiseSource`.
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The trained network, in evaluation mode.
+    source : NoiseSource
+        The noise, and where it is from; its mean shift is zero, as learned noise has no mean.
+    constraint : Constraint
+        What kept the noise from vanishing.
+    history : xarray.Dataset
+        (epoch): the mean `cross_entropy` (nats), the mean `penalty` and the `trace` at the epoch's end.
+
+    Examples
+    --------
+    >>> from neurovar.noise import FixedTrace
+    >>> from neurovar.statistics import DiagonalOnly
+    >>> x, y, g = torch.rand(8, 2), torch.arange(8) % 2, torch.Generator().manual_seed(0)
+    >>> learned = learn_noise(nn.Sequential(nn.Identity(), nn.Linear(2, 2)), x, y, layer="0", structure=DiagonalOnly(),
+    ...     constraint=FixedTrace(1.0), schedule=Schedule(2), generator=g)
+    >>> round(learned.noise.trace(), 5), learned.source.origin.method, learned.history.sizes["epoch"]
+    (1.0, 'learned', 2)
     """
 
     network: nn.Module
-    noise: Covariance
+    source: NoiseSource
+    constraint: Constraint
     history: xr.Dataset
-    attrs: Mapping[str, Any]
 
     @property
-    def mean_shift(self) -> Tensor:
-        return torch.zeros_like(self.noise.diagonal())
+    def noise(self) -> Covariance:
+        """The covariance over the layer's flattened outputs."""
+        return self.source.noise
 
 
 def learn_noise(
@@ -70,23 +70,18 @@ def learn_noise(
     labels: Tensor,
     *,
     layer: str,
-    kind: str,
-    rank: int | None = None,
-    trace: float | None = None,
-    penalty: Divergence | None = None,
-    modification: Callable[..., Tensor] | None = None,
-    attack: Callable[..., Tensor] | None = None,
-    n_epochs: int,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    structure: Structure,
+    constraint: Constraint,
+    schedule: Schedule,
+    modification: Modification | None = None,
+    attack: Attack | None = None,
     generator: torch.Generator,
-    advance: Advance | None = None,
 ) -> LearnedNoise:
     """Train the covariance C of the noise at `layer` with the network, on the loss that the noise causes.
 
-    With a fixed `trace`, over the covariances of just that trace:
-        min_{θ, C} E CE(f_θ(x; e), y), e ~ N(0, C), tr C = `trace`
-    With a `penalty`:
+    With `FixedTrace(trace)`, over the covariances of just that trace:
+        min_{θ, C} E CE(f_θ(x; e), y), e ~ N(0, C), tr C = trace
+    With `Divergence(weight=β, variance=v)`:
         min_{θ, C} E CE(f_θ(x; e), y) + β·KL(N(0, C) ‖ N(0, v·I))
 
     CE is the cross-entropy in nats, E the mean over images and draws, e = L·z with z standard normal and C = L·Lᵀ, so
@@ -107,30 +102,44 @@ def learn_noise(
 
     Parameters
     ----------
-    images, labels : (image, …) as `model` takes them, and int64 (image,).
-    layer : name as in `model.named_modules()`.
-    kind : "dense", "diagonal", or "low_rank": `rank` shared factors and a private variance of each unit, from 1 to
-        n − 1. "dense" holds n² parameters, and Adam twice as many.
-    trace, penalty : one of the two. Learning starts from isotropic variance trace / n or v ("low_rank": half of it in
-        random factors).
-    modification : (images, generator=…) → images, such as `networks.Brightness(3)`.
-    attack : (model, images, labels, noises=…, generator=…) → images, such as `partial(attacks.pgd, epsilon=0.1,
-        step=0.025, n_steps=10)`; sees the network in eval mode with the present noise.
-    learning_rate : Adam's, for network and noise; a step changes a standard deviation by up to about this fraction.
-    generator : the draws, the order of images, the start, and what is random in the network.
-    advance : called with 1 after each epoch.
+    model : torch.nn.Module
+        A classifier; a copy of it is trained.
+    images : torch.Tensor
+        (image, …) as the model takes them.
+    labels : torch.Tensor
+        int64 (image,).
+    layer : str
+        Name as in `model.named_modules()`.
+    structure : Structure
+        `DiagonalOnly()`, `LowRank(rank)`, shared factors and a private variance of each unit, or `Full()`, which holds
+        n² parameters, and Adam twice as many.
+    constraint : Constraint
+        `FixedTrace(trace)` or `Divergence(weight=…, variance=…)`. Learning starts from isotropic variance trace / n or
+        v (`LowRank`: half of it in random factors).
+    schedule : Schedule
+        Epochs, batch size and Adam's learning rate, for network and noise; a step changes a standard deviation by up to
+        about this fraction.
+    modification : callable, optional
+        (images, generator=…) → images, such as `networks.Brightness(3)`.
+    attack : callable, optional
+        (network, images, labels, generator=…) → images, such as `robustness.PGD(0.1)`; it sees the network in
+        evaluation mode with the present noise.
+    generator : torch.Generator
+        The draws, the order of images, the start, and what is random in the network.
 
     Returns
     -------
-    LearnedNoise : a trained copy of the network in eval mode, the covariance over the layer's flattened outputs in
-        their dtype, and the history.
+    LearnedNoise
+        A trained copy of the network in evaluation mode, the covariance over the layer's flattened outputs in their
+        dtype, and the history.
 
     Raises
     ------
-    ValueError : for an unknown layer, kind, or rank; both or neither of trace and penalty; both modification and
-        attack; labels that do not fit; if no gradient reaches the noise (in `torch.no_grad` or `torch.inference_mode`,
-        a layer whose output does not reach the loss, a later layer that is not differentiable, a frozen network whose
-        loss does not depend on the noise); or a loss that is not finite.
+    ValueError
+        For an unknown layer, a structure that is not learned, or a rank out of range; both modification and attack;
+        labels that do not fit; if no gradient reaches the noise (in `torch.no_grad` or `torch.inference_mode`, a layer
+        whose output does not reach the loss, a later layer that is not differentiable, a frozen network whose loss does
+        not depend on the noise); or a loss that is not finite.
 
     References
     ----------
@@ -140,6 +149,8 @@ def learn_noise(
 
     Examples
     --------
+    >>> from neurovar.noise import FixedTrace
+    >>> from neurovar.statistics import DiagonalOnly
     >>> g = torch.Generator().manual_seed(0)
     >>> x = torch.randn(256, 2, generator=g)
     >>> model = nn.Sequential(nn.Identity(), nn.Linear(2, 2, bias=False)).requires_grad_(False)
@@ -147,114 +158,33 @@ def learn_noise(
     Parameter containing:
     tensor([[ 2.,  0.],
             [-2.,  0.]])
-    >>> learned = learn_noise(model, x, (x[:, 0] < 0).long(), layer="0", kind="diagonal", trace=2.0, n_epochs=20,
-    ...                       learning_rate=0.05, generator=g)
+    >>> learned = learn_noise(model, x, (x[:, 0] < 0).long(), layer="0", structure=DiagonalOnly(),
+    ...     constraint=FixedTrace(2.0), schedule=Schedule(20, learning_rate=0.05), generator=g)
     >>> first, second = learned.noise.diagonal().tolist()
     >>> first < 0.1 < 1.9 < second, round(learned.noise.trace(), 5)
     (True, 2.0)
     """
-    constraint = _constraint(trace, penalty)
     if modification is not None and attack is not None:
         raise ValueError("expected a modification or an attack, got both")
-    if n_epochs < 1 or batch_size < 1:
-        raise ValueError(f"expected at least 1 epoch and 1 image a batch, got {n_epochs} and {batch_size}")
     if not torch.is_grad_enabled():
         raise ValueError("expected gradients for the learned noise, got torch.no_grad or torch.inference_mode")
     network = copy.deepcopy(model)
     output = _probe(network, images, labels, layer)
-    noise = _Parameters(output, kind, rank, constraint, generator)
+    zeros = torch.zeros_like(output[0].flatten(), dtype=torch.promote_types(output.dtype, torch.float32))
+    noise = learnable(structure, zeros, constraint, generator)
     task = _Task(network, layer, noise, modification, attack, generator)
-    rows = _fit(task, images, labels, n_epochs, batch_size, learning_rate, advance)
-    history = xr.Dataset(
-        {name: ("epoch", [row[name] for row in rows]) for name in rows[0]}, coords={"epoch": range(1, n_epochs + 1)}
+    history = _fit(task, images, labels, schedule)
+    finished = noise.finished()
+    source = NoiseSource(
+        noise=finished,
+        mean_shift=torch.zeros_like(finished.diagonal()),
+        origin=Origin("learned", of=str(constraint)),
+        structure=structure,
+        model=type(model).__name__,
+        layer=layer,
+        n_samples=len(images),
     )
-    attrs = {"source": "learned", "model": type(model).__name__, "layer": layer, "kind": kind, "n_samples": len(images)}
-    attrs |= {"rank": rank} if rank is not None else {}
-    attrs |= {f"penalty_{name}": value for name, value in asdict(penalty).items()} if penalty else {"trace": trace}
-    return LearnedNoise(network.eval(), noise.finished(), history, attrs)
-
-
-def _constraint(trace: float | None, penalty: Divergence | None) -> float | Divergence:
-    if trace is None and penalty is not None:
-        return penalty
-    if trace is None or penalty is not None:
-        raise ValueError(f"expected either a trace or a penalty, got {trace} and {penalty}")
-    if not 0 < trace < math.inf:
-        raise ValueError(f"expected a finite trace above 0, got {trace}")
-    return trace
-
-
-class _Parameters(nn.Module):
-    """Unconstrained parameters of C = scale·B, where the trace of B starts at about the number of units.
-
-    B = F·Fᵀ + diag(exp(2·log_sd)); for "dense" B = L·Lᵀ, L = tril(F, −1) + diag(exp(log_sd)).
-    """
-
-    def __init__(
-        self,
-        output: Tensor,
-        kind: str,
-        rank: int | None,
-        constraint: float | Divergence,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        n = output[0].numel()
-        if kind not in KINDS or (rank is not None) != (kind == "low_rank"):
-            raise ValueError(f"expected kind one of {KINDS}, 'low_rank' with a rank, got {kind!r} and rank {rank}")
-        if rank is not None and not 1 <= rank < n:
-            raise ValueError(f"expected a rank from 1 to {n - 1}, got {rank}")
-        zeros = torch.zeros(n, dtype=torch.promote_types(output.dtype, torch.float32), device=output.device)
-        self.kind, self.constraint = kind, constraint
-        self.factors, private = None, 1.0
-        if kind == "dense":
-            _memory.require_matrix(n, zeros.dtype, zeros.device, copies=COPIES)
-            self.factors = nn.Parameter(zeros.new_zeros(n, n))
-        elif rank is not None:
-            private = 0.5
-            draws = torch.randn(n, rank, generator=generator, device=generator.device)
-            self.factors = nn.Parameter(draws.to(zeros) * ((1 - private) / rank) ** 0.5)
-        self.log_sd = nn.Parameter(zeros + math.log(private) / 2)
-
-    def _unscaled(self) -> tuple[Tensor | None, Tensor, Tensor]:
-        """F, or L where there is no private part; the private variances; the trace of B."""
-        if self.kind == "dense" and self.factors is not None:
-            lower = self.factors.tril(-1)
-            lower.diagonal().add_(self.log_sd.exp())
-            return lower, torch.zeros_like(self.log_sd), torch.linalg.vector_norm(lower).square()
-        private = (2 * self.log_sd).exp()
-        if self.factors is None:
-            return None, private, private.sum()
-        return self.factors, private, private.sum() + self.factors.square().sum()
-
-    def forward(self) -> Diagonal | LowRankPlusDiagonal:
-        """The covariance, for sampling with gradients: "dense" as L·Lᵀ + 0, so that nothing is factorised."""
-        factors, private, total = self._unscaled()
-        if isinstance(self.constraint, Divergence):
-            scale = total.new_tensor(self.constraint.variance)
-        else:
-            scale = self.constraint / total
-        if factors is None:
-            return Diagonal(private * scale)
-        private = private if self.kind == "dense" else private * scale  # the root of 0 has no gradient
-        return LowRankPlusDiagonal(factors * scale.sqrt(), private)
-
-    def penalised(self) -> Tensor:
-        """β·KL, or 0 without a penalty."""
-        if not isinstance(self.constraint, Divergence):
-            return self.log_sd.new_zeros(())
-        factors, private, total = self._unscaled()
-        log_determinant = 2 * self.log_sd.sum()
-        if self.kind == "low_rank" and factors is not None:
-            inner = torch.eye(factors.shape[1]).to(factors) + factors.mT @ (factors / private[:, None])
-            log_determinant = log_determinant + torch.logdet(inner)
-        return self.constraint.weight / 2 * (total - len(private) - log_determinant)
-
-    @torch.no_grad()
-    def finished(self) -> Covariance:
-        """The covariance, without gradients."""
-        covariance = self()
-        return Dense(covariance.factors @ covariance.factors.mT) if self.kind == "dense" else covariance
+    return LearnedNoise(network.eval(), source, constraint, history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,24 +193,25 @@ class _Task:
 
     network: nn.Module
     layer: str
-    noise: _Parameters
-    modification: Callable[..., Tensor] | None
-    attack: Callable[..., Tensor] | None
+    noise: Learnable
+    modification: Modification | None
+    attack: Attack | None
     generator: torch.Generator
 
     def shown(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What the network is trained on in place of a batch."""
         if self.modification is not None:
             return self.modification(images, generator=self.generator)
         if self.attack is None:
             return images
-        with torch.no_grad():
-            noises = {self.layer: self.noise()}
         self.network.eval()
-        attacked = self.attack(self.network, images, labels, noises=noises, generator=self.generator)
+        present = NoisyNetwork(self.network, {self.layer: self.noise.finished()}, images=images)
+        attacked = self.attack(present, images, labels, generator=self.generator)
         _training_mode(self.network)
         return attacked
 
     def cross_entropy(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Under one fresh draw of the noise for every image, through which the gradient reaches its covariance."""
         with inject(self.network, {self.layer: self.noise()}, generator=self.generator):
             return F.cross_entropy(self.network(images), labels)
 
@@ -302,42 +233,32 @@ class _Task:
             )
 
 
-def _fit(
-    task: _Task,
-    images: Tensor,
-    labels: Tensor,
-    n_epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    advance: Advance | None,
-) -> list[dict[str, float]]:
-    """Train network and noise in place; the history's rows."""
+def _fit(task: _Task, images: Tensor, labels: Tensor, schedule: Schedule) -> xr.Dataset:
+    """Train network and noise in place; what each epoch came to."""
     trained = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam([*trained, *task.noise.parameters()], lr=learning_rate)
-    history: list[dict[str, float]] = []
+    optimiser = torch.optim.Adam([*trained, *task.noise.parameters()], lr=schedule.learning_rate)
+    rows: list[dict[str, float]] = []
+    # What is random in the network itself, such as dropout, draws from torch's global state: seeded from the generator.
     seed = torch.randint(2**62, (), generator=task.generator, device=task.generator.device)
     with seeded(int(seed)):
         _training_mode(task.network)
-        for epoch in range(n_epochs):
+        for epoch in schedule.epochs(images, labels, task.shown, generator=task.generator):
             sums = torch.zeros(2, dtype=torch.float64)
-            order = torch.randperm(len(images), generator=task.generator, device=task.generator.device)
-            for rows in order.to(images.device).split(batch_size):
-                cross_entropy = task.cross_entropy(task.shown(images[rows], labels[rows]), labels[rows])
-                if not history and not sums.any():
+            for shown, wanted in epoch:
+                cross_entropy = task.cross_entropy(shown, wanted)
+                if not rows and not sums.any():
                     task.check_gradient(cross_entropy)
-                penalty = task.noise.penalised()
+                penalty = task.noise.penalty()
                 optimiser.zero_grad()
                 (cross_entropy + penalty).backward()
                 optimiser.step()
-                sums += len(rows) * torch.stack([cross_entropy, penalty]).detach().cpu()
+                sums += len(wanted) * torch.stack([cross_entropy, penalty]).detach().cpu()
             if not torch.isfinite(sums).all():
-                raise ValueError(f"expected a finite loss, got {sums.tolist()} in epoch {epoch + 1}")
+                raise ValueError(f"expected a finite loss, got {sums.tolist()} in epoch {len(rows) + 1}")
             mean = (sums / len(images)).tolist()
-            with torch.no_grad():
-                history.append({"cross_entropy": mean[0], "penalty": mean[1], "trace": task.noise().trace()})
-            if advance:
-                advance(1)
-    return history
+            rows.append({"cross_entropy": mean[0], "penalty": mean[1], "trace": task.noise.finished().trace()})
+    columns = {name: ("epoch", [row[name] for row in rows]) for name in rows[0]}
+    return xr.Dataset(columns, coords={"epoch": range(1, len(rows) + 1)})
 
 
 def _training_mode(network: nn.Module) -> None:
@@ -356,11 +277,8 @@ def _probe(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> Te
         raise ValueError(f"expected a label an image and at least 1 image, got {len(labels)} for {len(images)}")
     outputs: list[object] = []
     module = find_layers(network, [layer])[layer]
-    handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
+    with forward_hooks(network, {layer: lambda module, args, output: outputs.append(output)}):
         n_classes = network.eval()(images[:1]).shape[-1]
-    finally:
-        handle.remove()
     if len(outputs) != 1:
         raise ValueError(f"expected layer {layer!r} to fire once in a forward pass, got {len(outputs)} times")
     check_labels(labels, images, n_classes)

@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neurovar import networks, robustness
+from neurovar import networks
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.noise import Divergence, LearnedNoise, learn_noise
-from neurovar.noise import _learning as learning
+from neurovar.networks import NoisyNetwork, Origin, Schedule
+from neurovar.noise import Constraint, Divergence, FixedTrace, LearnedNoise, learn_noise
+from neurovar.noise._learnable import Learnable, learnable
+from neurovar.noise._learning import _Task
+from neurovar.statistics import DiagonalOnly, Full, KroneckerProduct, LowRank, Structure
 
-TYPES = {"diagonal": Diagonal, "low_rank": LowRankPlusDiagonal, "dense": Dense}
-KINDS = [("diagonal", None), ("low_rank", 2), ("dense", None)]
+TYPES = {DiagonalOnly: Diagonal, LowRank: LowRankPlusDiagonal, Full: Dense}
+STRUCTURES = [DiagonalOnly(), LowRank(2), Full()]
 DIRECTION = torch.tensor([2.0, -1.0, 2.0, 0.0]) / 3
 
 
@@ -37,10 +40,12 @@ def points(n: int, direction: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def learn(model: nn.Module, x: Tensor, y: Tensor, **options: object) -> LearnedNoise:
-    chosen = {"layer": "0", "kind": "diagonal", "n_epochs": 2, "generator": seeded()} | options
-    if "penalty" not in chosen:
-        chosen = {"trace": 4.0} | chosen
-    return learn_noise(model, x, y, **chosen)
+    """Of the options, those of a schedule and the number of a fixed trace may be given as they are."""
+    chosen = {"layer": "0", "structure": DiagonalOnly(), "generator": seeded(), "n_epochs": 2, "trace": 4.0} | options
+    names = ("n_epochs", "batch_size", "learning_rate")
+    schedule = Schedule(**{name: chosen.pop(name) for name in names if name in chosen})
+    trace = chosen.pop("trace")
+    return learn_noise(model, x, y, **{"constraint": FixedTrace(trace), "schedule": schedule} | chosen)
 
 
 def along(noise: Covariance, direction: Tensor) -> float:
@@ -48,37 +53,37 @@ def along(noise: Covariance, direction: Tensor) -> float:
     return float(direction @ noise.to_dense() @ direction)
 
 
-@pytest.mark.parametrize(("kind", "rank"), KINDS)
-def test_under_a_fixed_trace_noise_leaves_what_is_read(kind: str, rank: int | None) -> None:
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+def test_under_a_fixed_trace_noise_leaves_what_is_read(structure: Structure) -> None:
     """Isotropic noise of trace 4 has variance 1 along the direction that is read."""
-    direction = torch.tensor([1.0, 0, 0, 0]) if kind == "diagonal" else DIRECTION
+    direction = torch.tensor([1.0, 0, 0, 0]) if structure == DiagonalOnly() else DIRECTION
     x, y = points(512, direction)
-    learned = learn(readout(3 * direction), x, y, kind=kind, rank=rank, trace=4.0, n_epochs=30, learning_rate=0.03)
-    assert type(learned.noise) is TYPES[kind]
+    learned = learn(readout(3 * direction), x, y, structure=structure, trace=4.0, n_epochs=30, learning_rate=0.03)
+    assert type(learned.noise) is TYPES[type(structure)]
     assert along(learned.noise, direction) < 0.03
     assert learned.noise.trace() == pytest.approx(4.0, rel=1e-5)
     assert learned.history["cross_entropy"][-1] < 0.6 * learned.history["cross_entropy"][0]
 
 
-@pytest.mark.parametrize(("kind", "rank"), KINDS)
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
 @pytest.mark.parametrize("trace", [0.3, 50.0])
-def test_the_trace_is_exact_in_every_epoch(kind: str, rank: int | None, trace: float) -> None:
+def test_the_trace_is_exact_in_every_epoch(structure: Structure, trace: float) -> None:
     x, y = points(64, DIRECTION)
-    learned = learn(readout(DIRECTION), x, y, kind=kind, rank=rank, trace=trace, n_epochs=3, learning_rate=0.1)
+    learned = learn(readout(DIRECTION), x, y, structure=structure, trace=trace, n_epochs=3, learning_rate=0.1)
     np.testing.assert_allclose(learned.history["trace"], trace, rtol=1e-5)
     assert learned.noise.trace() == pytest.approx(trace, rel=1e-5)
     assert not learned.history["penalty"].any()
 
 
-@pytest.mark.parametrize(("kind", "rank"), [("diagonal", None), ("low_rank", 3), ("dense", None)])
-def test_the_penalty_s_optimum_is_known(kind: str, rank: int | None) -> None:
+@pytest.mark.parametrize("structure", [DiagonalOnly(), LowRank(3), Full()], ids=str)
+def test_the_penalty_s_optimum_is_known(structure: Structure) -> None:
     """Zero input and balanced classes: CE ≈ log 2 + (w·e)²/8, so H = wwᵀ/4 and C = (H/β + I/v)⁻¹.
 
     The quartic term, (w·e)⁴/192, is below 0.5 % of the quadratic one at Var(w·e) = 0.04.
     """
     weights, variance, weight = 1.5 * DIRECTION, 0.04, 0.01
     hessian = torch.outer(weights, weights) / 4
-    if kind == "diagonal":
+    if structure == DiagonalOnly():
         hessian = torch.diag(hessian.diagonal())
     expected = torch.linalg.inv(hessian / weight + torch.eye(4) / variance)
     x, y = torch.zeros(4096, 4), torch.arange(4096) % 2
@@ -86,9 +91,8 @@ def test_the_penalty_s_optimum_is_known(kind: str, rank: int | None) -> None:
         readout(weights),
         x,
         y,
-        kind=kind,
-        rank=rank,
-        penalty=Divergence(weight, variance),
+        structure=structure,
+        constraint=Divergence(weight, variance),
         n_epochs=200,
         batch_size=4096,
         learning_rate=0.01,
@@ -98,37 +102,37 @@ def test_the_penalty_s_optimum_is_known(kind: str, rank: int | None) -> None:
     assert float(learned.history["penalty"][-1]) > 0
 
 
-@pytest.mark.parametrize(("kind", "rank"), KINDS)
-def test_the_penalty_is_the_divergence_from_isotropic_noise(kind: str, rank: int | None) -> None:
-    noise = parameters(kind, rank, Divergence(weight=0.7, variance=2.0))
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+def test_the_penalty_is_the_divergence_from_isotropic_noise(structure: Structure) -> None:
+    noise = parameters(structure, Divergence(weight=0.7, variance=2.0))
     covariance = noise().to_dense().detach()
     normal = partial(torch.distributions.MultivariateNormal, torch.zeros(4, dtype=torch.float64))
     prior = normal(2.0 * torch.eye(4, dtype=torch.float64))
     expected = 0.7 * torch.distributions.kl_divergence(normal(covariance), prior)
-    torch.testing.assert_close(noise.penalised().detach(), expected)
+    torch.testing.assert_close(noise.penalty().detach(), expected)
     torch.testing.assert_close(noise.finished().to_dense(), covariance)
 
 
-def parameters(kind: str, rank: int | None, constraint: float | Divergence) -> learning._Parameters:
+def parameters(structure: Structure, constraint: Constraint) -> Learnable:
     """Parameters of noise over four units, none at its start."""
-    noise = learning._Parameters(torch.zeros(1, 4, dtype=torch.float64), kind, rank, constraint, seeded())
+    noise = learnable(structure, torch.zeros(4, dtype=torch.float64), constraint, seeded())
     with torch.no_grad():
         for parameter in noise.parameters():
             parameter += 0.5 * torch.randn(parameter.shape, generator=seeded(3), dtype=torch.float64)
     return noise
 
 
-@pytest.mark.parametrize(("kind", "rank"), KINDS)
-@pytest.mark.parametrize("constraint", [3.0, Divergence(weight=0.3, variance=2.0)])
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+@pytest.mark.parametrize("constraint", [FixedTrace(3.0), Divergence(weight=0.3, variance=2.0)])
 def test_gradients_match_finite_differences_with_common_random_numbers(
-    kind: str, rank: int | None, constraint: float | Divergence
+    structure: Structure, constraint: Constraint
 ) -> None:
     x, y = points(16, DIRECTION.double())
-    noise = parameters(kind, rank, constraint)
+    noise = parameters(structure, constraint)
 
     def loss() -> Tensor:
-        task = learning._Task(readout(DIRECTION.double()), "0", noise, None, None, seeded(5))
-        return task.cross_entropy(x, y) + noise.penalised()
+        task = _Task(readout(DIRECTION.double()), "0", noise, None, None, seeded(5))
+        return task.cross_entropy(x, y) + noise.penalty()
 
     gradients = torch.autograd.grad(loss(), list(noise.parameters()))
     for parameter, gradient in zip(noise.parameters(), gradients):
@@ -166,15 +170,15 @@ def test_network_and_noise_share_two_copies_of_the_signal() -> None:
     assert not torch.equal(learned.network[1].weight, model[1].weight) and not learned.network.training
 
 
-@pytest.mark.parametrize(("kind", "rank"), KINDS)
-def test_a_seed_means_one_result(kind: str, rank: int | None) -> None:
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+def test_a_seed_means_one_result(structure: Structure) -> None:
     x, y = points(64, DIRECTION)
     model = nn.Sequential(nn.Identity(), nn.Dropout(0.5), nn.Linear(4, 2))
     results = []
     for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(global_seed)
         state = torch.get_rng_state()
-        results.append(learn(model, x, y, kind=kind, rank=rank, learning_rate=0.1, generator=seeded(seed)))
+        results.append(learn(model, x, y, structure=structure, learning_rate=0.1, generator=seeded(seed)))
         assert torch.equal(torch.get_rng_state(), state)
     same, again, other = (result.noise.to_dense() for result in results)
     assert torch.equal(same, again) and not torch.allclose(same, other)
@@ -183,17 +187,16 @@ def test_a_seed_means_one_result(kind: str, rank: int | None) -> None:
 
 def test_what_comes_back() -> None:
     x, y = points(64, DIRECTION)
-    done: list[int] = []
-    learned = learn(readout(DIRECTION.double()), x.double(), y, kind="low_rank", rank=1, advance=done.append)
+    learned = learn(readout(DIRECTION.double()), x.double(), y, structure=LowRank(1))
     assert learned.noise.dtype == torch.float64 and learned.noise.factors.shape == (4, 1)
     assert not learned.noise.factors.requires_grad and not learned.noise.diagonal().requires_grad
-    assert torch.equal(learned.mean_shift, torch.zeros(4, dtype=torch.float64))
-    assert learned.history.sizes == {"epoch": 2} and list(learned.history["epoch"]) == [1, 2] and done == [1, 1]
-    attrs = {"source": "learned", "model": "Sequential", "layer": "0", "kind": "low_rank", "rank": 1, "trace": 4.0}
-    assert learned.attrs == attrs | {"n_samples": 64}
-    learned = learn(readout(DIRECTION), x, y, penalty=Divergence(weight=0.5, variance=2.0))
-    assert learned.attrs["penalty_weight"] == 0.5 and learned.attrs["penalty_variance"] == 2.0
-    assert "trace" not in learned.attrs and "rank" not in learned.attrs
+    assert torch.equal(learned.source.mean_shift, torch.zeros(4, dtype=torch.float64))
+    assert learned.history.sizes == {"epoch": 2} and list(learned.history["epoch"]) == [1, 2]
+    source = learned.source
+    assert source.origin == Origin("learned", of="FixedTrace(trace=4.0)") and source.structure == LowRank(1)
+    assert (source.model, source.layer, source.n_samples) == ("Sequential", "0", 64)
+    penalty = Divergence(weight=0.5, variance=2.0)
+    assert learn(readout(DIRECTION), x, y, constraint=penalty).constraint == penalty
 
 
 class Watching(nn.Module):
@@ -243,14 +246,24 @@ def test_the_modification_makes_the_images() -> None:
     assert learned.network[0].seen[-1].mean() == pytest.approx(float(images.mean()))
 
 
+def signed_step(network: NoisyNetwork, x: Tensor, y: Tensor, *, generator: torch.Generator, n_draws: int = 1) -> Tensor:
+    """A step of 0.1 up the cross-entropy, in the sign of its gradient over draws of the noise."""
+    with torch.enable_grad():
+        shown = x.detach().requires_grad_()
+        logits = network.logits(shown, n_draws, generator=generator)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, shown)
+    return (x + 0.1 * gradient.sign()).clamp(0, 1)
+
+
 def test_an_attack_sees_the_present_noise_in_eval_mode() -> None:
     images = torch.rand(8, 1, 28, 28, generator=seeded(1))
     model = nn.Sequential(Watching(), *networks.small_network(rng=0))
     calls: list[tuple[bool, float]] = []
 
-    def attack(network: nn.Module, x: Tensor, y: Tensor, **options: object) -> Tensor:
-        calls.append((network.training, options["noises"]["5"].trace()))
-        return robustness.fgm(network, x, y, epsilon=0.1, **options)
+    def attack(network: NoisyNetwork, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+        calls.append((network.model.training, network.noises["5"].trace()))
+        return signed_step(network, x, y, generator=generator)
 
     learned = learn(model, images, torch.arange(8), layer="5", n_epochs=3, batch_size=8, trace=2.0, attack=attack)
     assert [mode for mode, _ in calls] == [False] * 3
@@ -264,9 +277,9 @@ def _order(shown: Tensor, images: Tensor) -> Tensor:
     return (shown.flatten(1)[:, None] - images.flatten(1)).abs().sum(-1).argmin(1)
 
 
-def test_pgd_with_averaged_gradients_is_an_attack() -> None:
+def test_averaged_gradients_make_an_attack() -> None:
     images = torch.rand(8, 1, 28, 28, generator=seeded(1))
-    attack = partial(robustness.pgd, epsilon=0.1, step=0.05, n_steps=2, n_draws=3)
+    attack = partial(signed_step, n_draws=3)
     learned = learn(networks.small_network(rng=0), images, torch.arange(8), layer="layer4", attack=attack)
     assert learned.noise.n == 16
 
@@ -317,19 +330,19 @@ def test_a_readout_that_starts_at_zero_learns() -> None:
     x, y = points(256, DIRECTION)
     model = nn.Sequential(nn.Identity(), nn.Linear(4, 2))
     nn.init.zeros_(model[1].weight)
-    learned = learn(model, x, y, kind="dense", n_epochs=40, learning_rate=0.05)
+    learned = learn(model, x, y, structure=Full(), n_epochs=40, learning_rate=0.05)
     assert along(learned.noise, DIRECTION) < 0.2
 
 
-@pytest.mark.parametrize("constraint", [2000.0, Divergence(weight=1.0, variance=2.0)])
-def test_learning_starts_from_isotropic_variance(constraint: float | Divergence) -> None:
+@pytest.mark.parametrize("constraint", [FixedTrace(2000.0), Divergence(weight=1.0, variance=2.0)])
+def test_learning_starts_from_isotropic_variance(constraint: Constraint) -> None:
     """Of 1000 units, each of variance 2; with factors half of it is theirs, and scattered by their draw."""
-    like = torch.zeros(1, 1000)
-    for kind in ("diagonal", "dense"):
-        noise = learning._Parameters(like, kind, None, constraint, seeded())
+    like = torch.zeros(1000)
+    for structure in (DiagonalOnly(), Full()):
+        noise = learnable(structure, like.clone(), constraint, seeded())
         torch.testing.assert_close(noise().to_dense().detach(), 2 * torch.eye(1000))
-        assert noise.penalised().item() == pytest.approx(0, abs=1e-2)
-    noise = learning._Parameters(like, "low_rank", 20, constraint, seeded())()
+        assert noise.penalty().item() == pytest.approx(0, abs=1e-2)
+    noise = learnable(LowRank(20), like, constraint, seeded())()
     assert noise.diagonal().sum().item() == pytest.approx(2000, rel=0.05)
     torch.testing.assert_close(noise.private.detach(), torch.ones(1000), rtol=0.05, atol=0)
 
@@ -342,19 +355,15 @@ def test_gradients_are_off(mode: Callable) -> None:
 
 
 INVALID: dict[str, dict[str, object]] = {
-    r"expected either a trace or a penalty, got None and None": {"trace": None},
-    r"expected either a trace or a penalty, got 1.0 and Divergence\(": {"trace": 1.0, "penalty": Divergence(1, 1)},
     r"expected a finite trace above 0, got 0": {"trace": 0},
     r"expected a finite trace above 0, got nan": {"trace": float("nan")},
     r"expected a finite trace above 0, got inf": {"trace": float("inf")},
-    r"expected kind one of .*, got 'kronecker' and rank None": {"kind": "kronecker"},
-    r"'low_rank' with a rank, got 'low_rank' and rank None": {"kind": "low_rank"},
-    r"'low_rank' with a rank, got 'dense' and rank 2": {"kind": "dense", "rank": 2},
-    r"expected a rank from 1 to 3, got 4": {"kind": "low_rank", "rank": 4},
-    r"expected a rank from 1 to 3, got 0": {"kind": "low_rank", "rank": 0},
+    r"expected Full.*, got KroneckerProduct": {"structure": KroneckerProduct()},
+    r"expected a rank from 1 to 3, got 4": {"structure": LowRank(4)},
+    r"expected a rank from 1 to 3, got 0": {"structure": LowRank(0)},
     r"expected a modification or an attack, got both": {"modification": torch.clone, "attack": torch.clone},
-    r"expected at least 1 epoch and 1 image a batch, got 0 and 64": {"n_epochs": 0},
-    r"expected at least 1 epoch and 1 image a batch, got 2 and 0": {"batch_size": 0},
+    r"expected at least 1 epoch, 1 image a batch and .*, got 0": {"n_epochs": 0},
+    r"expected at least 1 epoch, 1 image a batch and .*, got 2, 0": {"batch_size": 0},
     r"expected a layer of Sequential, got 'x'; near it: 0, 1": {"layer": "x"},
 }
 
@@ -421,8 +430,8 @@ def test_a_dense_covariance_that_will_not_fit_is_foreseen() -> None:
     model = nn.Sequential(nn.ConstantPad1d((0, 200_700), 0.0), nn.Flatten(), Leading()).requires_grad_(False)
     x, y = points(8, DIRECTION)
     with pytest.raises(ValueError, match=r"got 200704 units: 1450\.2 GB of .* LowRankPlusDiagonal of rank 64"):
-        learn(model, x, y, kind="dense")
-    assert learn(model, x, y, kind="low_rank", rank=2, n_epochs=1).noise.n == 200_704
+        learn(model, x, y, structure=Full())
+    assert learn(model, x, y, structure=LowRank(2), n_epochs=1).noise.n == 200_704
 
 
 class Leading(nn.Module):
@@ -439,7 +448,7 @@ def test_a_bad_penalty(weight: float, variance: float) -> None:
 @pytest.mark.gpu
 def test_on_the_gpu_as_on_the_cpu() -> None:
     x, y = points(64, DIRECTION)
-    here = learn(readout(DIRECTION), x, y, kind="low_rank", rank=1, learning_rate=0.1)
-    there = learn(readout(DIRECTION).cuda(), x.cuda(), y.cuda(), kind="low_rank", rank=1, learning_rate=0.1)
+    here = learn(readout(DIRECTION), x, y, structure=LowRank(1), learning_rate=0.1)
+    there = learn(readout(DIRECTION).cuda(), x.cuda(), y.cuda(), structure=LowRank(1), learning_rate=0.1)
     assert there.noise.device.type == "cuda"
     torch.testing.assert_close(there.noise.to_dense().cpu(), here.noise.to_dense(), rtol=1e-3, atol=1e-4)

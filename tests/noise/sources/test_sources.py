@@ -390,9 +390,7 @@ INVALID: dict[str, Callable[[], object]] = {
     r"expected a rank from 1 to the 18 units, got 19": lambda: call_modified(structure=LowRank(19)),
     r"expected a finite ridge of at least 0, got -1": lambda: call_modified(ridge=-1.0),
     r"expected a finite ridge of at least 0, got nan": lambda: call_modified(ridge=float("nan")),
-    r"expected a model in evaluation mode, got the model in training mode": lambda: call_modified(
-        model=network().train()
-    ),
+    r"expected a model in evaluation mode, got the model": lambda: call_modified(model=network().train()),
     r"expected at least one layer, and each once, got \[\]": lambda: call_modified(layers=[]),
     r"expected a layer of Sequential, got 'x'": lambda: call_modified(layers=["x"]),
     r"expected at least one batch, got none": lambda: call_modified(batches=[]),
