@@ -120,7 +120,9 @@ def estimator(
                 # typed for the caller: what stands here is the estimate's own first parameter and its options
                 result = cast("Callable[..., Any]", estimate)(needs.check(responses), **options)
                 result = finished(result, responses, estimate.__name__)
-            return result.rename(estimate.__name__) if isinstance(result, xr.DataArray) else result
+            if isinstance(result, xr.DataArray):  # also where groups of numbers became one
+                result.name = estimate.__name__
+            return result
 
         return cast("Callable[Parameters, Result]", whole)
 
@@ -131,8 +133,11 @@ def finished(result: Any, responses: xr.DataArray, name: str) -> Any:
     """A DataArray of this name or a Dataset, with labels and attributes of the responses; anything else as it is."""
     if not isinstance(result, xr.DataArray | xr.Dataset):
         return result
-    result = labelled(result.rename(name) if isinstance(result, xr.DataArray) else result, responses)
-    return result.assign_attrs({**carried(responses), **result.attrs})
+    if isinstance(result, xr.DataArray):
+        result.name = name
+    result = labelled(result, responses)
+    result.attrs = carried(responses) | result.attrs
+    return result
 
 
 def carried(responses: xr.DataArray) -> dict:

@@ -92,19 +92,17 @@ def labelled(result: Any, responses: xr.DataArray, *, dims: Collection[str] = LA
     A coordinate with the name of something in the result (a unit's `loading` from elsewhere, beside the `loading` that
     was computed) becomes `unit_loading`: nothing is lost, and nothing is overwritten.
     """
-    kept = {
-        str(name): coord
-        for name, coord in responses.coords.items()
-        if len(coord.dims) == 1 and coord.dims[0] in dims and coord.dims[0] in result.dims
-    }
+    wanted = [(dim,) for dim in dims if dim in result.dims]
+    # variables, not coordinates: xarray would make an array of each, which takes longer than many an estimate
+    kept = {str(name): coord for name, coord in responses.coords.variables.items() if coord.dims in wanted}
     taken, labels = names_in(result), {}
     for name, coord in kept.items():
         new, dim = name, str(coord.dims[0])
         # an index has its dim's name by right; a new name must not be that of another coordinate either
         while new != dim and (new in taken or (new != name and new in kept)):
             new = f"{dim}_{new}"
-        labels[new] = coord.variable
-    return result.assign_coords(labels)
+        labels[new] = coord
+    return result.assign_coords(labels) if labels else result
 
 
 def names_in(result: Any) -> set[str]:

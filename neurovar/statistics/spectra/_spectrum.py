@@ -171,9 +171,9 @@ def prepared(responses: xr.DataArray, of: str, method: str, n_splits: int) -> tu
         raise ValueError(f"expected method {' or '.join(map(repr, kernels))}, got {method!r}")
     require_splits(n_splits)
     n_stimuli, n_repeats = LEAST[of, method]
-    require_repeats(repeat_counts(responses).values, n_repeats)
     values = repeated_values(responses, repeats=n_repeats)
     if len(values) < n_stimuli:
+        require_repeats(repeat_counts(responses).values, n_repeats)
         raise ValueError(f"expected at least {n_stimuli} stimuli with {n_repeats} repeats, got {len(values)}")
     kernel = kernels[method]
     # Of chunked responses only the smaller of trials × trials and units × units is brought into memory.
