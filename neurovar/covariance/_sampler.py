@@ -18,10 +18,20 @@ class Sampler:
     those of `noise.sample` to rounding, one after another, and the same to the last bit however they are asked for. A
     block takes block · n numbers of memory, and the factors are held a second time.
 
+    Parameters
+    ----------
+    noise : Covariance
+        What is drawn from.
+    generator : torch.Generator
+        Source of the draws.
+    block : int
+        Rows that are drawn at once, at least 1.
+
     Raises
     ------
-    ValueError : for noise that depends on the activations, which no block can know, or that is being learned, where
-        each step needs draws of its own; for a block without rows.
+    ValueError
+        For noise that depends on the activations, which no block can know, or that is being learned, where each step
+        needs draws of its own; for a block without rows.
 
     Examples
     --------
@@ -50,11 +60,23 @@ class Sampler:
         return self._noise.n
 
     def draw(self, shape: Sequence[int] = ()) -> Tensor:
-        """The next draws: tensor (*shape, n)."""
+        """The next draws.
+
+        Parameters
+        ----------
+        shape : sequence of int, optional
+            Of the draws; by default one.
+
+        Returns
+        -------
+        torch.Tensor
+            (*shape, n).
+        """
         wanted, taken = prod(shape), []
         while wanted > len(self._left):
             taken.append(self._left)
             wanted -= len(self._left)
             self._left = self._colorize(self._noise.normals(self._block, generator=self._generator))
         rows, self._left = self._left[:wanted], self._left[wanted:]
+        # A copy, so that the caller may overwrite what was drawn.
         return torch.cat([*taken, rows]).reshape(*shape, self._noise.n)

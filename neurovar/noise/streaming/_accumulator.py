@@ -30,12 +30,30 @@ class Accumulator(ABC):
 
     Parameters
     ----------
-    about_zero : the second moment about zero, divided by n, instead of the covariance about the mean, divided by n − 1.
+    about_zero : bool, optional
+        Whether the result is the second moment about zero, divided by n, in place of the covariance about the mean,
+        divided by n − 1.
 
     Attributes
     ----------
-    n_samples : how many samples were seen.
-    unit_shape : the shape of one sample, from the first batch; covariances are over its units, flattened.
+    n_samples : int
+        How many samples were seen.
+    unit_shape : tuple of int
+        The shape of one sample, from the first batch; covariances are over its units, flattened.
+
+    References
+    ----------
+    Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115
+
+    Examples
+    --------
+    >>> from neurovar.noise import DenseAccumulator
+    >>> first, second = DenseAccumulator(), DenseAccumulator()
+    >>> first.update(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    >>> second.update(torch.tensor([[2.0, 5.0], [6.0, 9.0]]))
+    >>> first.merge(second)
+    >>> first.n_samples, first.mean, round(first.covariance().trace(), 4)
+    (4, tensor([3., 6.]), 8.6667)
     """
 
     about_zero: bool = False
@@ -58,12 +76,18 @@ class Accumulator(ABC):
         """The covariance of the samples seen so far."""
 
     def update(self, batch: Tensor) -> None:
-        """Take in the samples of a batch: floats (batch, *units), finite.
+        """Take in the samples of a batch.
+
+        Parameters
+        ----------
+        batch : torch.Tensor
+            (batch, *units), finite floats.
 
         Raises
         ------
-        ValueError : for complex or integer activations, NaN, no samples, or a shape, type or device other than that of
-            the batches before; what was accumulated stays as it was.
+        ValueError
+            For complex or integer activations, NaN, no samples, or a shape, type or device other than that of the
+            batches before; what was accumulated stays as it was.
         """
         flat = self._checked(batch)
         with plain_arithmetic(flat.device):
@@ -80,6 +104,8 @@ class Accumulator(ABC):
             self._move_mean(len(flat), (flat - self._origin).mean(0))
             self._add(flat.to(self._origin.dtype))
             return
+        # The deviations from the batch's own mean and, as a last row, the step of that mean: one block of memory, so
+        # that a type sees all of the batch's scatter in one product.
         rows = self._origin.new_empty(len(flat) + 1, flat.shape[1])
         deviations = torch.sub(flat, self._origin, out=rows[:-1])
         mean = deviations.mean(0)
@@ -88,7 +114,12 @@ class Accumulator(ABC):
         self._add(rows)
 
     def _move_mean(self, n: int, mean: Tensor) -> Tensor:
-        """Count n more samples, whose mean is this far from the origin: the row by which they raise the scatter."""
+        """Count n more samples, whose mean is this far from the origin: the row by which they raise the scatter.
+
+        With the distance d of the two means, the joint mean is n₂/(n₁ + n₂) d away from the first and n₁/(n₁ + n₂) d
+        from the second. About it, the two groups have n₁ (n₂/(n₁ + n₂))² d dᵀ + n₂ (n₁/(n₁ + n₂))² d dᵀ
+        = n₁n₂/(n₁ + n₂) d dᵀ more scatter than about their own: √(n₁n₂/(n₁ + n₂)) d is the row returned.
+        """
         total, apart = self.n_samples + n, mean - self._offset
         row = apart * (self.n_samples * n / total) ** 0.5
         self._offset += apart * (n / total)
@@ -101,7 +132,8 @@ class Accumulator(ABC):
 
         Raises
         ------
-        ValueError : before the first sample.
+        ValueError
+            Before the first sample.
         """
         if self.unit_shape is None:
             raise ValueError("expected at least 1 sample for a mean, got 0")
@@ -118,10 +150,15 @@ class Accumulator(ABC):
     def merge(self, other: Self) -> None:
         """Take in all samples that another accumulator of the same kind has seen; the other stays as it is.
 
+        Parameters
+        ----------
+        other : Accumulator
+            Of the same type, settings, units, dtype and device.
+
         Raises
         ------
-        ValueError : for another type or setting, other units, another dtype or device; an accumulator merged
-            with itself.
+        ValueError
+            For another type or setting, other units, another dtype or device; an accumulator merged with itself.
         """
         if other is self:
             raise ValueError("expected another accumulator, got this one itself: its samples would count twice")
@@ -137,6 +174,7 @@ class Accumulator(ABC):
             self._join(other)
 
     def _join(self, other: Self) -> None:
+        # The other's mean from this origin; origins are first, as they are alike and their difference is exact.
         row = self._move_mean(other.n_samples, other._origin - self._origin + other._offset)
         self._add_sums(other)
         if not self.about_zero:
@@ -147,7 +185,7 @@ class Accumulator(ABC):
             total += other._sums[name]
 
     def _settings(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        return {setting.name: getattr(self, setting.name) for setting in fields(self) if setting.init}
 
     def _checked(self, batch: Tensor) -> Tensor:
         """The batch as (batch, units)."""
@@ -159,6 +197,7 @@ class Accumulator(ABC):
         if self.unit_shape is not None:
             self._check_like(batch, tuple(batch.shape[1:]))
         flat = batch.flatten(1)
+        # One pass without a mask as large as the batch: the norm is finite only if every number is.
         if not torch.isfinite(torch.linalg.vector_norm(flat, dtype=_accumulated(batch.dtype))):
             bad = int((~torch.isfinite(flat)).sum())
             raise ValueError(
@@ -176,11 +215,12 @@ class Accumulator(ABC):
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file from which `load` resumes.
+        """Write a safetensors file from which `load_accumulator` resumes.
 
         Raises
         ------
-        ValueError : before the first sample, or if there is no such folder.
+        ValueError
+            Before the first sample, or if there is no such folder.
         """
         if self.unit_shape is None:
             raise ValueError("expected at least 1 sample to save, got 0")

@@ -17,6 +17,12 @@ class DiagonalAccumulator(Accumulator):
 
     See `Accumulator` for what all accumulators share.
 
+    Parameters
+    ----------
+    about_zero : bool, optional
+        Whether the result is the second moment about zero, divided by n, in place of the covariance about the mean,
+        divided by n − 1.
+
     Examples
     --------
     >>> variances = DiagonalAccumulator()
@@ -37,7 +43,8 @@ class DiagonalAccumulator(Accumulator):
 
         Raises
         ------
-        ValueError : for fewer than 2 samples (about zero: 1).
+        ValueError
+            For fewer than 2 samples (about zero: 1).
         """
         divisor = self._divisor()
         return Diagonal(self._sums["variance"] / divisor)
@@ -48,6 +55,12 @@ class DenseAccumulator(Accumulator):
     """The whole covariance, Σ (x − m)(x − m)ᵀ / (n − 1): unbiased, of rank at most n − 1. Memory: units².
 
     See `Accumulator` for what all accumulators share.
+
+    Parameters
+    ----------
+    about_zero : bool, optional
+        Whether the result is the second moment about zero, divided by n, in place of the covariance about the mean,
+        divided by n − 1.
 
     Examples
     --------
@@ -70,7 +83,8 @@ class DenseAccumulator(Accumulator):
 
         Raises
         ------
-        ValueError : for fewer than 2 samples (about zero: 1).
+        ValueError
+            For fewer than 2 samples (about zero: 1).
         """
         divisor = self._divisor()
         return Dense(self._sums["scatter"] / divisor)
@@ -93,6 +107,12 @@ class KroneckerAccumulator(Accumulator):
     The space factor has mean variance 1; the channel factor is the mean over positions of the channels' covariance.
     See `Accumulator` for what all accumulators share.
 
+    Parameters
+    ----------
+    about_zero : bool, optional
+        Whether the result is the second moment about zero, divided by n, in place of the covariance about the mean,
+        divided by n − 1.
+
     References
     ----------
     Van Loan & Pitsianis 1993, doi:10.1007/978-94-015-8196-7_17
@@ -114,6 +134,8 @@ class KroneckerAccumulator(Accumulator):
         return {"channel": origin.new_zeros(channels, channels), "space": origin.new_zeros(positions, positions)}
 
     def _add(self, rows: Tensor) -> None:
+        # A row is a matrix X (channel, position): its scatter's partial traces are X Xᵀ and Xᵀ X, and those of many
+        # rows are one product each, of the rows laid side by side or one below the other.
         maps = rows.unflatten(1, (len(self._sums["channel"]), -1))
         by_channel, by_row = maps.transpose(0, 1).flatten(1), maps.flatten(0, 1)
         self._sums["channel"].addmm_(by_channel, by_channel.mT)
@@ -124,12 +146,15 @@ class KroneckerAccumulator(Accumulator):
 
         Raises
         ------
-        ValueError : for fewer than 2 samples (about zero: 1).
+        ValueError
+            For fewer than 2 samples (about zero: 1).
         """
         divisor = self._divisor()
         channel, space = self._sums["channel"], self._sums["space"]
+        # tr_space ⊗ tr_channel / tr(C): both partial traces have the trace of C, so that dividing one by its mean
+        # variance, tr(C) / positions, and the other by the positions leaves the trace of the product as it was.
         scale = space.diagonal().mean()
-        if scale > 0:
+        if scale > 0:  # else there is no variance, and nothing to divide
             space = space / scale
         return Kronecker(Dense(channel / (divisor * len(space))), Dense(space))
 

@@ -11,6 +11,8 @@ from neurovar.noise.streaming._accumulator import Accumulator, plain_arithmetic
 from neurovar.noise.streaming._low_rank import LowRankEstimate, check_rank, check_samples, with_private
 
 WARM_UP = 10
+"""Samples by which the steps are smaller from the start: at η = 2/t the second sample would overwrite the first weights
+wholly, and M, of a single product y yᵀ, would have no inverse."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,8 +39,13 @@ class HebbianNetwork(Accumulator):
 
     Parameters
     ----------
-    rank : number of output neurons.
-    seed : of the first feedforward weights.
+    about_zero : bool, optional
+        Whether the result is the second moment about zero, divided by n, in place of the covariance about the mean,
+        divided by n − 1.
+    rank : int
+        Number of output neurons.
+    seed : int
+        Of the first feedforward weights.
 
     References
     ----------
@@ -68,15 +75,18 @@ class HebbianNetwork(Accumulator):
         }
 
     def _take(self, flat: Tensor) -> None:
+        # One at a time: each changes the synapses that the next one meets.
         for sample in flat.split(1):
             super()._take(sample)
 
     def _add(self, rows: Tensor) -> None:
+        # Of a batch of one sample the deviation from its own mean is 0: the last row, √((t − 1)/t) (x − m), is all.
         x, feedforward, lateral = rows[-1], self._sums["feedforward"], self._sums["lateral"]
         if not lateral.any():
             if not x.any():  # as the first sample about its own mean
                 return
             self._connect(x)
+        # Where the activity settles: dy/dt = Wx − My = 0.
         y = torch.linalg.solve(lateral, feedforward @ x)
         time = self.n_samples if self.about_zero else self.n_samples - 1
         step = 2 / (time + WARM_UP)
@@ -97,7 +107,8 @@ class HebbianNetwork(Accumulator):
 
         Raises
         ------
-        ValueError : always.
+        ValueError
+            Always.
         """
         raise ValueError("expected sums that add up, got synapses of a HebbianNetwork; merge LowRankAccumulators")
 
@@ -108,9 +119,15 @@ class HebbianNetwork(Accumulator):
     def estimate(self) -> LowRankEstimate:
         """The shared covariance that the synapses hold, and of each unit the variance that it leaves over.
 
+        Returns
+        -------
+        LowRankEstimate
+            Factors and private variances.
+
         Raises
         ------
-        ValueError : for fewer than rank + 1 samples (about zero: rank).
+        ValueError
+            For fewer than rank + 1 samples (about zero: rank).
         """
         divisor = check_samples(self, self.rank)
         with plain_arithmetic(self._origin.device):
@@ -120,6 +137,8 @@ class HebbianNetwork(Accumulator):
 
 def shared_factors(feedforward: Tensor, lateral: Tensor) -> Tensor:
     """F (units, rank) with F Fᵀ = Wᵀ M⁺ W and orthogonal columns, largest first; what is small is float64."""
+    # With M = V Λ Vᵀ and R = V Λ^(−1/2), Wᵀ M⁻¹ W = (Wᵀ R)(Wᵀ R)ᵀ; turned by the eigenvectors of its small Gram matrix
+    # Rᵀ W Wᵀ R, the columns of Wᵀ R are orthogonal. Directions that M has lost to rounding get no weight: 1/√∞ = 0.
     values, vectors = torch.linalg.eigh((lateral + lateral.mT).double() / 2)
     tolerance = len(lateral) * torch.finfo(lateral.dtype).eps * values[-1]
     root = vectors * torch.where(values > tolerance, values, torch.inf).rsqrt()

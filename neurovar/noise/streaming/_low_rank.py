@@ -12,15 +12,30 @@ from neurovar.noise.streaming._accumulator import Accumulator, plain_arithmetic
 from neurovar.noise.streaming._exact import squares
 
 SKETCH_PER_RANK = 2
+"""Rows of the sketch for each factor: what shrinks, the last fifth, is then never among the factors."""
 SHRUNK_SHARE = 0.2
+"""Part of the rows that shrink (Desai, Ghashami & Phillips 2016). Shrinking all of them, as first published, takes from
+the leading directions too; shrinking the last fifth alone leaves these as they are, for a bound five times as large."""
 
 
 @dataclass(frozen=True, eq=False)
 class LowRankEstimate:
     """Shared and private noise.
 
-    covariance : factors F from the leading eigenpairs, and of each unit the variance that F leaves over.
-    clamped : total of the private variances that came out negative and were set to 0, by which the trace is too large.
+    Parameters
+    ----------
+    covariance : LowRankPlusDiagonal
+        Factors F from the leading eigenpairs, and of each unit the variance that F leaves over.
+    clamped : float
+        Total of the private variances that came out negative and were set to 0, by which the trace is too large.
+
+    Examples
+    --------
+    >>> from neurovar.noise import HebbianNetwork
+    >>> network = HebbianNetwork(rank=1, seed=0)
+    >>> network.update(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
+    >>> network.estimate().clamped
+    0.0
     """
 
     covariance: LowRankPlusDiagonal
@@ -31,9 +46,23 @@ class LowRankEstimate:
 class BoundedEstimate(LowRankEstimate):
     """A `LowRankEstimate` that is known to be near the sample covariance C.
 
-    error_bound : an upper bound, up to rounding and whatever the data, of ‖C − FFᵀ‖ and of ‖C − covariance‖ in the
-        spectral norm. No rank-r matrix F can be nearer to C than λ_{r+1}(C). The Frobenius norms of both are at most
-        the total private variance, as C − FFᵀ has no negative eigenvalue.
+    Parameters
+    ----------
+    covariance : LowRankPlusDiagonal
+        Factors F from the leading eigenpairs, and of each unit the variance that F leaves over.
+    clamped : float
+        Total of the private variances that came out negative and were set to 0, by which the trace is too large.
+    error_bound : float
+        An upper bound, up to rounding and whatever the data, of ‖C − FFᵀ‖ and of ‖C − covariance‖ in the spectral norm.
+        No rank-r matrix F can be nearer to C than λ_{r+1}(C). The Frobenius norms of both are at most the total private
+        variance, as C − FFᵀ has no negative eigenvalue.
+
+    Examples
+    --------
+    >>> noise = LowRankAccumulator(rank=1)
+    >>> noise.update(torch.randn(100, 1, generator=torch.Generator().manual_seed(0)) @ torch.ones(1, 5))
+    >>> noise.estimate().error_bound < 1e-5
+    True
     """
 
     error_bound: float
@@ -61,9 +90,14 @@ class LowRankAccumulator(Accumulator):
 
     Parameters
     ----------
-    rank : number of factors.
-    sketch_size : rows of the sketch, more than `rank`; by default 2 × rank. ‖C − QQᵀC‖_F of the factors' space Q was
-        then within 1 % of the exact eigenvectors' for spectra λₙ ∝ n^−α with α of 0.5, 1 and 2.
+    about_zero : bool, optional
+        Whether the result is the second moment about zero, divided by n, in place of the covariance about the mean,
+        divided by n − 1.
+    rank : int
+        Number of factors.
+    sketch_size : int, optional
+        Rows of the sketch, more than `rank`; by default 2 × rank. ‖C − QQᵀC‖_F of the factors' space Q was then within
+        1 % of the exact eigenvectors' for spectra λₙ ∝ n^−α with α of 0.5, 1 and 2.
 
     References
     ----------
@@ -109,6 +143,7 @@ class LowRankAccumulator(Accumulator):
         self._sketch(other._sums["sketch"])
 
     def _sketch(self, rows: Tensor) -> None:
+        # About as many rows as the sketch has: the eigendecomposition costs (ℓ + rows)³, the products units · ℓ · rows.
         for block in rows.tensor_split(max(1, round(len(rows) / len(self._sums["sketch"])))):
             self._sums["sketch"], lost = shrunk(self._sums["sketch"], block)
             self._sums["lost"] += lost
@@ -120,14 +155,21 @@ class LowRankAccumulator(Accumulator):
     def estimate(self) -> BoundedEstimate:
         """Factors and private variances, with what was clamped and how far they are from the sample covariance.
 
+        Returns
+        -------
+        BoundedEstimate
+            Factors and private variances, and how far they are from the sample covariance.
+
         Raises
         ------
-        ValueError : for fewer than rank + 1 samples (about zero: rank).
+        ValueError
+            For fewer than rank + 1 samples (about zero: rank).
         """
         divisor = check_samples(self, self.rank)
         sketch, variance = self._sums["sketch"], self._sums["variance"]
         with plain_arithmetic(sketch.device):
             split = with_private(sketch[: self.rank].mT / divisor**0.5, variance / divisor)
+            # What the sketch may lack in any direction, and the largest eigenvalue that F leaves in it.
             bound = (self._sums["lost"] + sketch[self.rank].square().sum()) / divisor
         return BoundedEstimate(split.covariance, split.clamped, bound.item())
 
@@ -138,15 +180,20 @@ def shrunk(sketch: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     The sketch's own rows are orthogonal, so that the products (rows · sketchᵀ), (rows · rowsᵀ) and the mixing of both
     are all that is needed of the n units; what is small is float64.
     """
+    # With Z the sketch above the rows, Z = U Σ Vᵀ: the leading directions Σ Vᵀ are Uᵀ Z, and U and Σ² come from the
+    # small matrix Z Zᵀ. It is put together from blocks, as the sketch's own is diagonal.
     size = len(sketch)
     across = (rows @ sketch.mT).double()
     own = torch.diag(torch.linalg.vector_norm(sketch, dim=1).double().square())
     gram = torch.cat([torch.cat([own, across.mT], 1), torch.cat([across, (rows @ rows.mT).double()], 1)])
-    values, vectors = (each.flip(-1) for each in torch.linalg.eigh(gram))
+    values, vectors = (ascending.flip(-1) for ascending in torch.linalg.eigh(gram))
     values = values.clamp(min=0)
+    # Taking δ = λ_{ℓ+1} from the last kept eigenvalues makes up for dropping those after them, of which none is larger:
+    # whatever the data, ZᵀZ exceeds what is kept by at most δ in any direction.
     lost, kept = values[size], values[:size].clone()
     kept[-ceil(SHRUNK_SHARE * size) :] -= lost
     weight = torch.where(values[:size] > 0, kept / values[:size], 0).sqrt()
+    # A direction of eigenvalue λ is Uᵀ Z of length √λ; scaled by √(kept / λ) it has the length √kept.
     mixing = (vectors[:, :size] * weight).to(sketch.dtype)
     return (mixing[:size].mT @ sketch).addmm_(mixing[size:].mT, rows), lost
 
@@ -167,6 +214,7 @@ def check_samples(accumulator: Accumulator, rank: int) -> int:
 
 def with_private(factors: Tensor, variance: Tensor) -> LowRankEstimate:
     """The factors, and what they leave of each unit's variance."""
+    # FFᵀ never exceeds C, so that what is left is not negative but for rounding, or for synapses not yet converged.
     left = variance - factors.square().sum(1)
     clamped = (-left).clamp(min=0).double().sum().item()
     return LowRankEstimate(LowRankPlusDiagonal(factors, left.clamp(min=0)), clamped)
