@@ -71,7 +71,18 @@ _IMAGING = replace(
 
 
 def sessions() -> tuple[str, ...]:
-    """The 58 Neuropixels sessions; natural scenes and static gratings were shown in the first 32, of DANDI 000021."""
+    """The 58 Neuropixels sessions; natural scenes and static gratings were shown in the first 32, of DANDI 000021.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()[0]
+    '715093703'
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -102,30 +113,40 @@ def load(
 
     Parameters
     ----------
-    window : start and stop in s from stimulus onset. Scenes and static gratings last 0.25 s, drifting gratings 2 s.
-    session : one of `sessions()`, "715093703"; not needed if a file is given.
-    path : an NWB file of the user's own, of probes or imaging; its https address, of which only what is needed is then
+    window : tuple of float
+        Start and stop in s from stimulus onset. Scenes and static gratings last 0.25 s, drifting gratings 2 s.
+    session : str, optional
+        One of `sessions()`, "715093703"; not needed if a file is given.
+    path : path-like, optional
+        An NWB file of the user's own, of probes or imaging; its https address, of which only what is needed is then
         transferred (`SOURCE.sessions[session][0].url`); or, with `session`, a folder that has the file. Without
-        `session` its hash is not checked. By default the file (about 2.5 GB) is searched for.
-        2-photon files: https://dandiarchive.org/dandiset/000728, those named *_behavior+image+ophys.nwb.
-    stimulus : "natural_scenes", "natural_movie_one" (or another), "static_gratings", "drifting_gratings", ….
-    bin_width : in s; by default one value for the whole window.
-    units : of probes, which units are wanted, such as `UnitFilter(areas="VISp", min_snr=1.0)`; by default all.
-    trace : of imaging: "DfOverF", the default, or "DfOverFEvents" (detected events, of most sessions).
+        `session` its hash is not checked. By default the file (about 2.5 GB) is searched for. 2-photon files:
+        https://dandiarchive.org/dandiset/000728, those named *_behavior+image+ophys.nwb.
+    stimulus : str, optional
+        "natural_scenes", "natural_movie_one" (or another), "static_gratings", "drifting_gratings", ….
+    bin_width : float, optional
+        In s; by default one value for the whole window.
+    units : UnitFilter, optional
+        Of probes, which units are wanted, such as `UnitFilter(areas="VISp", min_snr=1.0)`; by default all.
+    trace : str, optional
+        Of imaging: "DfOverF", the default, or "DfOverFEvents" (detected events, of most sessions).
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit[, time]): float32 spike counts, or the mean over imaging frames taken in the
-    window (or bin), whose attrs["units"] is "dF/F" or "events". `stimulus` has `frame` or the parameters of the
-    gratings (°, cycles/s, cycles/°) as coordinates, `unit` has `area`, `session`, `subject`, and of probes `probe` and
-    the quality metrics. attrs["units_left_out"] has for each reason the ids of the units that are not there.
+    DataArray
+        (stimulus, repeat, unit[, time]): float32 spike counts, or the mean over imaging frames taken in the window (or
+        bin), whose attrs["units"] is "dF/F" or "events". `stimulus` has `frame` or the parameters of the gratings (°,
+        cycles/s, cycles/°) as coordinates, `unit` has `area`, `session`, `subject`, and of probes `probe` and the
+        quality metrics. attrs["units_left_out"] has for each reason the ids of the units that are not there.
 
     Raises
     ------
-    ValueError : for an unknown session, stimulus or area, a window or bin that is not possible, filters that no unit
-        passes, or options that do not fit the kind of recording.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had. Static gratings of
-        DANDI 000728 are refused: its conversion cut their table to 3 rows.
+    ValueError
+        For an unknown session, stimulus or area, a window or bin that is not possible, filters that no unit passes, or
+        options that do not fit the kind of recording.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had. Static gratings of DANDI 000728 are refused: its
+        conversion cut their table to 3 rows.
 
     References
     ----------
@@ -166,19 +187,25 @@ def images(
 
     Parameters
     ----------
-    session : Neuropixels sessions have no images in their files; for them the error says where the images are.
-    path : an NWB file of a 2-photon session, or its https address.
-    stimulus : "natural_scenes" (118 images of 918 × 1174 pixels, in "StimB" files), or a movie, whose frames come.
+    session : str, optional
+        Neuropixels sessions have no images in their files; for them the error says where the images are.
+    path : path-like, optional
+        An NWB file of a 2-photon session, or its https address.
+    stimulus : str, optional
+        "natural_scenes" (118 images of 918 × 1174 pixels, in "StimB" files), or a movie, whose frames come.
 
     Returns
     -------
-    DataArray (stimulus, channel, row, column), float32 in [0, 1], grey, before they were warped for the monitor; the
-    ids are those of `load`.
+    DataArray
+        (stimulus, channel, row, column), float32 in [0, 1], grey, before they were warped for the monitor; the ids are
+        those of `load`.
 
     Raises
     ------
-    ValueError : if there is no such file or it has no images.
-    CorruptDataError : if the file is not what was expected.
+    ValueError
+        If there is no such file or it has no images.
+    CorruptDataError
+        If the file is not what was expected.
 
     References
     ----------

@@ -48,26 +48,39 @@ class Declaration:
 
     Parameters
     ----------
-    file : .npy, .npz, .h5, .hdf5, .mat or .nwb; in a TOML file relative to it, in its folder or below.
-    units : of the responses: "spike count", "spikes/s", "dF/F", …
-    responses : the field that has them: the name in a .npz, "group/name" in HDF5, "variable" or "struct.field" in
-        MATLAB. A .npy file is one array, and its other fields are names of .npy files beside it.
-    dims : what the axes are, in the order of the array (in MATLAB that of `size`): "stimulus", "repeat" and "unit", or
+    file : path-like
+        .npy, .npz, .h5, .hdf5, .mat or .nwb; in a TOML file relative to it, in its folder or below.
+    units : str
+        Of the responses: "spike count", "spikes/s", "dF/F", …
+    responses : str, optional
+        The field that has them: the name in a .npz, "group/name" in HDF5, "variable" or "struct.field" in MATLAB. A
+        .npy file is one array, and its other fields are names of .npy files beside it.
+    dims : sequence of str, optional
+        What the axes are, in the order of the array (in MATLAB that of `size`): "stimulus", "repeat" and "unit", or
         "presentation" and "unit"; perhaps "time".
-    stimulus : the field that has the id of each stimulus, by default numbered from 0, or of each presentation; of NWB
-        the column of `intervals`.
-    intervals : of NWB, the table of presentations, such as "trials" in `intervals/trials`.
-    window : start and stop in s from stimulus onset, in which the responses are; required by NWB and "time".
-    bin_width : of time bins in s; required by "time", and makes that of NWB.
-    area, subject, session : the same for all units.
-    unit_coords : what is known of each unit: names of coordinates, and the field (NWB: column of `units`) of each.
-        Where units were not all recorded together, "recording" must be the same for those that were.
-    residuals : why they are no raw responses, such as "mean of each stimulus subtracted".
-    attrs : more attributes, such as citation, doi and license.
+    stimulus : str, optional
+        The field that has the id of each stimulus, by default numbered from 0, or of each presentation; of NWB the
+        column of `intervals`.
+    intervals : str, optional
+        Of NWB, the table of presentations, such as "trials" in `intervals/trials`.
+    window : sequence of float, optional
+        Start and stop in s from stimulus onset, in which the responses are; required by NWB and "time".
+    bin_width : float, optional
+        Of time bins in s; required by "time", and makes that of NWB.
+    area, subject, session : str, optional
+        The same for all units.
+    unit_coords : mapping of str to str, optional
+        What is known of each unit: names of coordinates, and the field (NWB: column of `units`) of each. Where units
+        were not all recorded together, "recording" must be the same for those that were.
+    residuals : str, optional
+        Why they are no raw responses, such as "mean of each stimulus subtracted".
+    attrs : mapping of str to str, float or bool, optional
+        More attributes, such as citation, doi and license.
 
     Raises
     ------
-    ValueError : naming the key, what was expected and what came.
+    ValueError
+        Naming the key, what was expected and what came.
     """
 
     file: AnyPath
@@ -102,7 +115,8 @@ def declare(path: AnyPath) -> Declaration:
 
     Raises
     ------
-    ValueError : for a key that is unknown (the known ones are listed), missing, or has another value than expected.
+    ValueError
+        For a key that is unknown (the known ones are listed), missing, or has another value than expected.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,20 +148,25 @@ def load(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataAr
 
     Parameters
     ----------
-    declaration : or the path of a TOML file that has it.
-    lazy : a dask array that is read by stimuli when computed, for `neurovar.responses.save` to convert a file larger
-        than memory; of .npy, HDF5 and MATLAB 7.3 only. Of its values nothing is then checked here, of its ids all.
+    declaration : Declaration or path-like
+        What the file has, or the path of a TOML file that says it.
+    lazy : bool, optional
+        A dask array that is read by stimuli when computed, for `neurovar.responses.save` to convert a file larger than
+        memory; of .npy, HDF5 and MATLAB 7.3 only. Of its values nothing is then checked here, of its ids all.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit[, time]), floating-point numbers, NaN where a repeat is absent; attrs["hash"] is
-    the SHA-256 of the file.
+    DataArray
+        (stimulus, repeat, unit[, time]), floating-point numbers, NaN where a repeat is absent; attrs["hash"] is the
+        SHA-256 of the file.
 
     Raises
     ------
-    ValueError : if the declaration is not one, or the file is not there.
-    CorruptDataError : naming the file and the field, if the file is not as declared, or has values that break the
-        convention: see `neurovar.responses.validate`; spike counts must be whole and not negative.
+    ValueError
+        If the declaration is not one, or the file is not there.
+    CorruptDataError
+        Naming the file and the field, if the file is not as declared, or has values that break the convention: see
+        `neurovar.responses.validate`; spike counts must be whole and not negative.
 
     Examples
     --------
@@ -168,7 +187,34 @@ def load(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataAr
 
 
 def read(declaration: Declaration | AnyPath, *, lazy: bool = False) -> xr.DataArray:
-    """As `load`, without a look at the values: for `neurovar.statistics.problems` to say what is wrong with them."""
+    """Responses as declared, without a look at the values: for `neurovar.statistics.problems` to say what is wrong.
+
+    Parameters
+    ----------
+    declaration : Declaration or path-like
+        What the file has, or the path of a TOML file that says it.
+    lazy : bool, optional
+        A dask array that is read by stimuli when computed; of .npy, HDF5 and MATLAB 7.3 only.
+
+    Returns
+    -------
+    DataArray
+        Of the dims of the convention, whose values may break it.
+
+    Raises
+    ------
+    ValueError
+        If the declaration is not one, or the file is not there.
+    CorruptDataError
+        Naming the file and the field, if the file is not as declared.
+
+    Examples
+    --------
+    >>> read(Declaration("nowhere.npy", "spike count", dims=("stimulus", "repeat", "unit")))
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere.npy: expected a file, found none
+    """
     if not isinstance(declaration, Declaration):
         declaration = declare(declaration)
     path = declaration.path

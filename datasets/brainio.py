@@ -48,7 +48,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the assemblies in Brain-Score's registry."""
+    """The names of the assemblies in Brain-Score's registry.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()[0]
+    'MajajHong2015.public'
+    """
     return tuple(ASSEMBLIES)
 
 
@@ -62,22 +73,27 @@ def load(
 
     Parameters
     ----------
-    session : one of `sessions()`. Most are private in Brain-Score: their files must be at `path`, in `NEUROVAR_DATA` or
-        in the cache.
-    subject : whose units; by default those of all subjects, which were never recorded together.
-    path : the netCDF file, or a folder that has it; by default it is searched for.
+    session : str, optional
+        One of `sessions()`. Most are private in Brain-Score: their files must be at `path`, in `NEUROVAR_DATA` or in
+        the cache.
+    subject : str, optional
+        Whose units; by default those of all subjects, which were never recorded together.
+    path : path-like, optional
+        The netCDF file, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), with `time` if the assembly has several time bins: `time` is the start of each
-    in s from stimulus onset, attrs["bin_width"] the width in s. `unit` has the coordinates `area`, `subject` and
-    `session`, and all that the assembly has.
+    DataArray
+        (stimulus, repeat, unit), with `time` if the assembly has several time bins: `time` is the start of each in s
+        from stimulus onset, attrs["bin_width"] the width in s. `unit` has the coordinates `area`, `subject` and
+        `session`, and all that the assembly has.
 
     Raises
     ------
     ValueError
         If session or subject are unknown, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or cannot be had.
 
     References
     ----------
@@ -181,8 +197,8 @@ def read(path: AnyPath) -> xr.DataArray:
 
     Parameters
     ----------
-    path : path
-        The netCDF 4 file of one assembly.
+    path : path-like
+        Path The netCDF 4 file of one assembly.
 
     Returns
     -------
@@ -222,8 +238,8 @@ def save(responses: xr.DataArray, path: AnyPath) -> None:
     ----------
     responses : DataArray
         Of dims (stimulus, repeat, unit[, time]), valid. Coordinates may be numbers, text, times, True and False.
-    path : path
-        The file, which is replaced if it is there; Brain-Score names them `assy_<identifier>.nc`.
+    path : path-like
+        Path The file, which is replaced if it is there; Brain-Score names them `assy_<identifier>.nc`.
 
     Raises
     ------

@@ -63,7 +63,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """Only "all": the published file names its sessions itself, in the coordinate `session` of what `load` returns."""
+    """Only "all": the published file names its sessions itself, in the coordinate `session` of what `load` returns.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()
+    ('all',)
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -75,23 +86,28 @@ def load(*, session: str = ALL, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session : the `session_id` of some units in the file; by default all units, marked as not recorded together, so that
-        their noise correlations are refused.
-    path : a .npz or .mat file with the published arrays: responses (repeat, image, unit), NaN where a unit was shown
+    session : str, optional
+        The `session_id` of some units in the file; by default all units, marked as not recorded together, so that their
+        noise correlations are refused.
+    path : path-like, optional
+        A .npz or .mat file with the published arrays: responses (repeat, image, unit), NaN where a unit was shown
         fewer, image_ids, image_types, repetitions, subject_id, session_id and unit_id; by default
         `cadena_ploscb_data.npz` is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), spike counts (units "response" if they are not whole), NaN where a repeat is
-    absent. The stimulus ids are type and number of the image ("original_17", "conv4_17"), also in the coordinates
-    `image_type` and `image_id`; `position` is that in the file, from 0. `unit` counts the units of the file from 0 and
-    has the coordinates `area`, `subject`, `session` and `unit_id`.
+    DataArray
+        (stimulus, repeat, unit), spike counts (units "response" if they are not whole), NaN where a repeat is absent.
+        The stimulus ids are type and number of the image ("original_17", "conv4_17"), also in the coordinates
+        `image_type` and `image_id`; `position` is that in the file, from 0. `unit` counts the units of the file from 0
+        and has the coordinates `area`, `subject`, `session` and `unit_id`.
 
     Raises
     ------
-    ValueError : if `path` does not exist or is the pickle, or no unit is of that session.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If `path` does not exist or is the pickle, or no unit is of that session.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------
@@ -113,17 +129,24 @@ def images(*, session: str = ALL, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session, path : as for `load`; the file must have `images` (image, row, column) too.
+    session : str, optional
+        The `session_id` of some units in the file; by default the images that all units were shown.
+    path : path-like, optional
+        A .npz or .mat file with the published arrays, which must have `images` (image, row, column) too; by default
+        `cadena_ploscb_data.npz` is searched for.
 
     Returns
     -------
-    DataArray (stimulus, channel, row, column), float32, 140 × 140 pixels of one channel "grey", with the stimulus ids
-    of `load`. The published values, 0 to 255, are divided by 255.
+    DataArray
+        (stimulus, channel, row, column), float32, 140 × 140 pixels of one channel "grey", with the stimulus ids of
+        `load`. The published values, 0 to 255, are divided by 255.
 
     Raises
     ------
-    ValueError : if `path` does not exist or is the pickle, or no unit is of that session.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If `path` does not exist or is the pickle, or no unit is of that session.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------

@@ -52,7 +52,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the sessions: their dates, yymmdd."""
+    """The names of the sessions: their dates, yymmdd.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()[0]
+    '190923'
+    """
     return tuple(SESSIONS)
 
 
@@ -61,18 +72,23 @@ def load(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session : one of `sessions()`, such as "210325" (animal PE: 50 units, 640 images with 6 to 10 repeats, 4840 trials).
-    path : the file `responses_<session>.npy`, or a folder that has it; by default it is searched for.
+    session : str
+        One of `sessions()`, such as "210325" (animal PE: 50 units, 640 images with 6 to 10 repeats, 4840 trials).
+    path : path-like, optional
+        The file `responses_<session>.npy`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), float64 spike counts, NaN where a repeat is absent. The stimulus ids are those
-    of `images`; `unit` has the coordinates `area`, `subject` and `session`. attrs["image_kinds"] says what was shown.
+    DataArray
+        (stimulus, repeat, unit), float64 spike counts, NaN where a repeat is absent. The stimulus ids are those of
+        `images`; `unit` has the coordinates `area`, `subject` and `session`. attrs["image_kinds"] says what was shown.
 
     Raises
     ------
-    ValueError : if the session is unknown, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+    ValueError
+        If the session is unknown, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or cannot be had.
 
     References
     ----------
@@ -98,17 +114,22 @@ def images(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session : as for `load`; not 201016 to 201020, of which none are published.
-    path : the file `images_<session>.zip`, or a folder that has it; by default it is searched for.
+    session : str
+        One of `sessions()`; not 201016 to 201020, of which none are published.
+    path : path-like, optional
+        The file `images_<session>.zip`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, channel, row, column), float32 in [0, 1], 112 × 112 pixels, channels red, green, blue.
+    DataArray
+        (stimulus, channel, row, column), float32 in [0, 1], 112 × 112 pixels, channels red, green, blue.
 
     Raises
     ------
-    ValueError : if the session is unknown or has no images, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+    ValueError
+        If the session is unknown or has no images, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or cannot be had.
 
     References
     ----------

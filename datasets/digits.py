@@ -27,7 +27,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the splits."""
+    """The names of the splits.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()
+    ('train', 'test')
+    """
     return tuple(SPLITS)
 
 
@@ -39,17 +50,21 @@ def load(split: str, *, size: int = 28) -> xr.Dataset:
 
     Parameters
     ----------
-    split : "train" (the first 1437) or "test" (the other 360).
-    size : rows and columns of an image, at least 8.
+    split : str
+        "train" (the first 1437) or "test" (the other 360).
+    size : int, optional
+        Rows and columns of an image, at least 8.
 
     Returns
     -------
-    Dataset of `images` (stimulus, channel, row, column), float32 in [0, 1], of shape (n, 1, size, size), and `labels`
-    (stimulus), int64 from 0 to 9.
+    Dataset
+        Of `images` (stimulus, channel, row, column), float32 in [0, 1], of shape (n, 1, size, size), and `labels`
+        (stimulus), int64 from 0 to 9.
 
     Raises
     ------
-    ValueError : if the split is unknown or the size too small.
+    ValueError
+        If the split is unknown or the size too small.
 
     References
     ----------

@@ -90,7 +90,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The sessions by their date: first the 17 with static gratings, then the 27 with moving ones."""
+    """The sessions by their date: first the 17 with static gratings, then the 27 with moving ones.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> len(sessions())
+    44
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -106,24 +117,32 @@ def load(
 
     Parameters
     ----------
-    session : its date, one of `sessions()`.
-    window : start and stop in s from stimulus onset, within −0.2 to 0.7 s, of which the whole bins of 10 ms count
+    session : str
+        Its date, one of `sessions()`.
+    window : tuple of float
+        Start and stop in s from stimulus onset, within −0.2 to 0.7 s, of which the whole bins of 10 ms count
         (attrs["window"] says which). The gratings were shown for the first 0.5 s.
-    bin_width : in s, a multiple of 0.01; by default one count for the window.
-    max_contamination : only units with a lower contamination, the part of a unit's spikes that is estimated to be of
-        other neurons. The papers took 0.05; by default all units are there, with the coordinate `contamination`.
-    path : the file `data_v1_binned_static.mat` or `data_v1_binned_moving.mat`, or a folder that has it.
+    bin_width : float, optional
+        In s, a multiple of 0.01; by default one count for the window.
+    max_contamination : float, optional
+        Only units with a lower contamination, the part of a unit's spikes that is estimated to be of other neurons. The
+        papers took 0.05; by default all units are there, with the coordinate `contamination`.
+    path : path-like, optional
+        The file `data_v1_binned_static.mat` or `data_v1_binned_moving.mat`, or a folder that has it.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit[, time]), float32 spike counts. `stimulus` has the coordinates `contrast` (in
-    percent) and `orientation` (of static gratings) or `direction` (of moving ones), in degrees as in the file; `unit`
-    has `area`, `subject`, `session`, `tetrode` and `contamination`.
+    DataArray
+        (stimulus, repeat, unit[, time]), float32 spike counts. `stimulus` has the coordinates `contrast` (in percent)
+        and `orientation` (of static gratings) or `direction` (of moving ones), in degrees as in the file; `unit` has
+        `area`, `subject`, `session`, `tetrode` and `contamination`.
 
     Raises
     ------
-    ValueError : if the session is unknown, `path` does not exist, no bin lies in the window, or no unit is left.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+    ValueError
+        If the session is unknown, `path` does not exist, no bin lies in the window, or no unit is left.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or cannot be had.
 
     References
     ----------

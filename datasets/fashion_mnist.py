@@ -64,7 +64,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the splits."""
+    """The names of the splits.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()
+    ('train', 'test')
+    """
     return tuple(SPLITS)
 
 
@@ -73,19 +84,24 @@ def load(split: str, *, path: AnyPath | None = None) -> xr.Dataset:
 
     Parameters
     ----------
-    split : "train" (60,000) or "test" (10,000).
-    path : a folder that has the split's two `.gz` files; by default they are searched for, in the folder of the Debian
+    split : str
+        "train" (60,000) or "test" (10,000).
+    path : path-like, optional
+        A folder that has the split's two `.gz` files; by default they are searched for, in the folder of the Debian
         package `dataset-fashion-mnist` too.
 
     Returns
     -------
-    Dataset of `images` (stimulus, channel, row, column), float32 in [0, 1], of shape (n, 1, 28, 28), and `labels`
-    (stimulus), int64 from 0 to 9; the names of the classes are in attrs["classes"].
+    Dataset
+        Of `images` (stimulus, channel, row, column), float32 in [0, 1], of shape (n, 1, 28, 28), and `labels`
+        (stimulus), int64 from 0 to 9; the names of the classes are in attrs["classes"].
 
     Raises
     ------
-    ValueError : if the split is unknown, or `path` is not a folder with the files.
-    CorruptDataError, DataUnavailableError : if a file is not what was declared, or cannot be had.
+    ValueError
+        If the split is unknown, or `path` is not a folder with the files.
+    CorruptDataError, DataUnavailableError
+        If a file is not what was declared, or cannot be had.
 
     References
     ----------

@@ -62,7 +62,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the sessions, of which one is published."""
+    """The names of the sessions, of which one is published.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()
+    ('107l003p143_stim1',)
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -78,23 +89,31 @@ def load(
 
     Parameters
     ----------
-    session : "107l003p143_stim1", the only one.
-    area : "V1" (84 units) or "V2" (26); by default both, V1 first.
-    window : start and stop in s from stimulus onset, of which the whole bins of 20 ms count; by default 0 to 1.28 s.
-    bin_width : in s, 0.02 or a multiple; by default one count for the whole window.
-    path : the file `107l003p143_stim1.mat`, or a folder that has it; by default it is searched for.
+    session : str, optional
+        "107l003p143_stim1", the only one.
+    area : str, optional
+        "V1" (84 units) or "V2" (26); by default both, V1 first.
+    window : tuple of float, optional
+        Start and stop in s from stimulus onset, of which the whole bins of 20 ms count; by default 0 to 1.28 s.
+    bin_width : float, optional
+        In s, 0.02 or a multiple; by default one count for the whole window.
+    path : path-like, optional
+        The file `107l003p143_stim1.mat`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), float64 spike counts of 1 stimulus × 400 repeats, with a last dim `time` (each
-    bin's start in s) if `bin_width` is given. `unit` has the coordinates `area`, `subject`, `session`, `unit_id` (the
-    published number, unique within an area) and `firing_rate` (the published mean in Hz); `presentation` is the
-    published number of each trial in the recording, which had other stimuli in between.
+    DataArray
+        (stimulus, repeat, unit), float64 spike counts of 1 stimulus × 400 repeats, with a last dim `time` (each bin's
+        start in s) if `bin_width` is given. `unit` has the coordinates `area`, `subject`, `session`, `unit_id` (the
+        published number, unique within an area) and `firing_rate` (the published mean in Hz); `presentation` is the
+        published number of each trial in the recording, which had other stimuli in between.
 
     Raises
     ------
-    ValueError : if the session or area is unknown, `path` does not exist, or the bins do not fit.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+    ValueError
+        If the session or area is unknown, `path` does not exist, or the bins do not fit.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or cannot be had.
 
     References
     ----------

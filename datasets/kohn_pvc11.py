@@ -94,7 +94,18 @@ class _Recording:
 
 
 def sessions() -> tuple[str, ...]:
-    """The recordings with gratings (three monkeys), then those with movies (two monkeys, three movies)."""
+    """The recordings with gratings (three monkeys), then those with movies (two monkeys, three movies).
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()[0]
+    'monkey1_gratings'
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -108,22 +119,29 @@ def load(
 
     Parameters
     ----------
-    session : one of `sessions()`, such as "monkey1_gratings" or "monkey1_natural_movie".
-    window : start and stop in s from stimulus onset, within 0 to 1.28 s of a grating and 0 to 30 s of a movie.
-    bin_width : in s; by default one count for the window.
-    path : the file `data_<session>.mat`, or a folder that has it.
+    session : str
+        One of `sessions()`, such as "monkey1_gratings" or "monkey1_natural_movie".
+    window : tuple of float
+        Start and stop in s from stimulus onset, within 0 to 1.28 s of a grating and 0 to 30 s of a movie.
+    bin_width : float, optional
+        In s; by default one count for the window.
+    path : path-like, optional
+        The file `data_<session>.mat`, or a folder that has it.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit[, time]), float32 spike counts. Gratings are named by their direction in degrees,
-    which is also the coordinate `direction`; the only stimulus of another session is its movie. `unit` has `area`,
-    `subject`, `session`, `snr`, `electrode` (the channel), `unit_on_electrode`, and the place of the electrode on the
-    array, `electrode_row` and `electrode_column`, in steps of 0.4 mm from 0, NaN where it is on none.
+    DataArray
+        (stimulus, repeat, unit[, time]), float32 spike counts. Gratings are named by their direction in degrees, which
+        is also the coordinate `direction`; the only stimulus of another session is its movie. `unit` has `area`,
+        `subject`, `session`, `snr`, `electrode` (the channel), `unit_on_electrode`, and the place of the electrode on
+        the array, `electrode_row` and `electrode_column`, in steps of 0.4 mm from 0, NaN where it is on none.
 
     Raises
     ------
-    ValueError : if the session is unknown, `path` does not exist, or the window is not within the stimulus.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or is not here.
+    ValueError
+        If the session is unknown, `path` does not exist, or the window is not within the stimulus.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or is not here.
 
     References
     ----------

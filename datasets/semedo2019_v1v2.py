@@ -62,7 +62,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the sessions, of which one is published."""
+    """The names of the sessions, of which one is published.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()
+    ('sample_data',)
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -77,21 +88,28 @@ def load(
 
     Parameters
     ----------
-    session : "sample_data", the only one.
-    window : start and stop in s from stimulus onset, of which the whole bins of 0.1 s count; by default 0.16 to 1.16 s.
-    bin_width : in s, 0.1 or a multiple; by default one sum for the whole window.
-    path : the file `sample_data.mat`, or a folder that has it; by default it is searched for.
+    session : str, optional
+        "sample_data", the only one.
+    window : tuple of float, optional
+        Start and stop in s from stimulus onset, of which the whole bins of 0.1 s count; by default 0.16 to 1.16 s.
+    bin_width : float, optional
+        In s, 0.1 or a multiple; by default one sum for the whole window.
+    path : path-like, optional
+        The file `sample_data.mat`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), float64, of 1 stimulus × 400 repeats × 141 units, with a last dim `time` (each
-    bin's start in s) if `bin_width` is given. `unit` has the coordinates `population` ("V1 source", "V1 target",
-    "V2"), `area`, `subject` and `session`. The coordinate `residuals` says why they are no counts.
+    DataArray
+        (stimulus, repeat, unit), float64, of 1 stimulus × 400 repeats × 141 units, with a last dim `time` (each bin's
+        start in s) if `bin_width` is given. `unit` has the coordinates `population` ("V1 source", "V1 target", "V2"),
+        `area`, `subject` and `session`. The coordinate `residuals` says why they are no counts.
 
     Raises
     ------
-    ValueError : if the session is unknown, `path` does not exist, or the bins do not fit.
-    CorruptDataError, DataUnavailableError : if the file is not what was declared, or cannot be had.
+    ValueError
+        If the session is unknown, `path` does not exist, or the bins do not fit.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was declared, or cannot be had.
 
     References
     ----------

@@ -75,7 +75,18 @@ SOURCE = Source(
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the sessions: mouse, session and scan."""
+    """The names of the sessions: mouse, session and scan.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()[0]
+    '21067-10-18'
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -84,22 +95,29 @@ def load(*, session: str, tier: str = "test", path: AnyPath | None = None) -> xr
 
     Parameters
     ----------
-    session : one of `sessions()`. The test responses of "26872-17-20" and "27204-5-13" were withheld.
-    tier : "test", whose images alone were repeated; "train", "validation" or "final_test".
-    path : the session's zip file, its unpacked folder, or a folder that has either; by default it is searched for.
+    session : str
+        One of `sessions()`. The test responses of "26872-17-20" and "27204-5-13" were withheld.
+    tier : str, optional
+        "test", whose images alone were repeated; "train", "validation" or "final_test".
+    path : path-like, optional
+        The session's zip file, its unpacked folder, or a folder that has either; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), deconvolved fluorescence, NaN where a repeat is absent. The stimulus ids are
-    those of the file (`frame_image_id`). Repeats are in the order of the trials' numbers (`trial`, −1 where absent),
-    which is not that in time: there is no `presentation`. `unit` has the coordinates `area`, `subject`, `session` and,
-    where the file has them, `layer`, `unit_id`, `x`, `y` and `z` (µm); the trials have, where the file has them,
-    `pupil_dilation`, `pupil_dilation_change`, `running_speed`, `pupil_x` and `pupil_y`, as published, NaN where absent.
+    DataArray
+        (stimulus, repeat, unit), deconvolved fluorescence, NaN where a repeat is absent. The stimulus ids are those of
+        the file (`frame_image_id`). Repeats are in the order of the trials' numbers (`trial`, −1 where absent), which
+        is not that in time: there is no `presentation`. `unit` has the coordinates `area`, `subject`, `session` and,
+        where the file has them, `layer`, `unit_id`, `x`, `y` and `z` (µm); the trials have, where the file has them,
+        `pupil_dilation`, `pupil_dilation_change`, `running_speed`, `pupil_x` and `pupil_y`, as published, NaN where
+        absent.
 
     Raises
     ------
-    ValueError : if the session or tier is unknown, its responses were withheld, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If the session or tier is unknown, its responses were withheld, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------
@@ -126,17 +144,25 @@ def images(*, session: str, tier: str = "test", path: AnyPath | None = None) -> 
 
     Parameters
     ----------
-    session, tier, path : as for `load`; the images of all tiers are published.
+    session : str
+        One of `sessions()`.
+    tier : str, optional
+        "test", "train", "validation" or "final_test"; the images of all tiers are published.
+    path : path-like, optional
+        The session's zip file, its unpacked folder, or a folder that has either; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, channel, row, column), float32, 144 × 256 pixels of one channel "grey", with the stimulus ids
-    of `load`. The published values, 0 to 255, are divided by 255.
+    DataArray
+        (stimulus, channel, row, column), float32, 144 × 256 pixels of one channel "grey", with the stimulus ids of
+        `load`. The published values, 0 to 255, are divided by 255.
 
     Raises
     ------
-    ValueError : if the session or tier is unknown, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If the session or tier is unknown, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------

@@ -68,7 +68,18 @@ class _Cells:
 
 
 def sessions() -> tuple[str, ...]:
-    """The names of the sessions that are known: set of stimuli, mouse and date, as the files are named."""
+    """The names of the sessions that are known: set of stimuli, mouse and date, as the files are named.
+
+    Returns
+    -------
+    tuple of str
+        Names to give to `load`.
+
+    Examples
+    --------
+    >>> sessions()[0]
+    'natimg2800_M160825_MP027_2016-12-14'
+    """
     return tuple(SOURCE.sessions)
 
 
@@ -81,21 +92,26 @@ def load(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session : one of `sessions()`, such as "natimg2800_M160825_MP027_2016-12-14", or another of the same form.
-    path : the file `<session>.mat`, or a folder that has it; by default it is searched for.
+    session : str
+        One of `sessions()`, such as "natimg2800_M160825_MP027_2016-12-14", or another of the same form.
+    path : path-like, optional
+        The file `<session>.mat`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), deconvolved fluorescence averaged over two time bins from stimulus onset,
-    NaN where a repeat is absent. The stimulus ids are those of the file, from 1, and those of `images`; `ori32` has the
-    coordinate `direction` as it is in the file. `unit` counts the cells of the file from 0 and has the coordinates
-    `area`, `subject`, `session`, `x`, `y` and `z`; `presentation` is the row of the file, in the order shown. attrs
-    has the numbers of cells and presentations that were dropped.
+    DataArray
+        (stimulus, repeat, unit), deconvolved fluorescence averaged over two time bins from stimulus onset, NaN where a
+        repeat is absent. The stimulus ids are those of the file, from 1, and those of `images`; `ori32` has the
+        coordinate `direction` as it is in the file. `unit` counts the cells of the file from 0 and has the coordinates
+        `area`, `subject`, `session`, `x`, `y` and `z`; `presentation` is the row of the file, in the order shown. attrs
+        has the numbers of cells and presentations that were dropped.
 
     Raises
     ------
-    ValueError : if the session is unknown, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If the session is unknown, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------
@@ -118,17 +134,23 @@ def spontaneous(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session, path : as for `load`.
+    session : str
+        One of `sessions()`, such as "natimg2800_M160825_MP027_2016-12-14", or another of the same form.
+    path : path-like, optional
+        The file `<session>.mat`, or a folder that has it; by default it is searched for.
 
     Returns
     -------
-    DataArray (time, unit), deconvolved fluorescence averaged over two time bins; the file has no times, so `time`
-    counts them from 0. It may have NaN.
+    DataArray
+        (time, unit), deconvolved fluorescence averaged over two time bins; the file has no times, so `time` counts them
+        from 0. It may have NaN.
 
     Raises
     ------
-    ValueError : if the session is unknown, has no spontaneous activity, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If the session is unknown, has no spontaneous activity, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------
@@ -162,19 +184,24 @@ def images(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
 
     Parameters
     ----------
-    session : as for `load`; `ori32` and `natimg32` have no published images.
-    path : the file `images_<session>.mat`, or of `natimg2800` and `natimg2800_white`, where all sessions share it,
+    session : str
+        One of `sessions()`, or another of the same form; `ori32` and `natimg32` have no published images.
+    path : path-like, optional
+        The file `images_<session>.mat`, or of `natimg2800` and `natimg2800_white`, where all sessions share it,
         `images_<set>_all.mat`; or a folder that has it. By default it is searched for.
 
     Returns
     -------
-    DataArray (stimulus, channel, row, column), float32, 68 × 270 pixels of one channel "grey". The published values,
-    0 to 255 with 128 for grey, are divided by 255.
+    DataArray
+        (stimulus, channel, row, column), float32, 68 × 270 pixels of one channel "grey". The published values, 0 to 255
+        with 128 for grey, are divided by 255.
 
     Raises
     ------
-    ValueError : if the session is unknown, has no images, or `path` does not exist.
-    CorruptDataError, DataUnavailableError : if the file is not what was expected, or cannot be had.
+    ValueError
+        If the session is unknown, has no images, or `path` does not exist.
+    CorruptDataError, DataUnavailableError
+        If the file is not what was expected, or cannot be had.
 
     References
     ----------
@@ -211,17 +238,21 @@ def preprocess(responses: xr.DataArray, spontaneous: xr.DataArray | None) -> xr.
 
     Parameters
     ----------
-    responses : DataArray (stimulus, repeat, unit) from `load`.
-    spontaneous : DataArray (time, unit) from `spontaneous`; None where there is none: μ and σ are then those of the
-        responses and no dimension is removed, as in the published code.
+    responses : DataArray
+        DataArray (stimulus, repeat, unit) from `load`.
+    spontaneous : DataArray
+        DataArray (time, unit) from `spontaneous`; None where there is none: μ and σ are then those of the responses and
+        no dimension is removed, as in the published code.
 
     Returns
     -------
-    DataArray like `responses`, float64, units "z-score". Absent trials stay absent.
+    DataArray
+        Like `responses`, float64, units "z-score". Absent trials stay absent.
 
     Raises
     ------
-    ValueError : if the units differ, or spontaneous activity is not finite or has fewer than 32 dimensions.
+    ValueError
+        If the units differ, or spontaneous activity is not finite or has fewer than 32 dimensions.
 
     References
     ----------

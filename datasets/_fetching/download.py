@@ -21,8 +21,10 @@ def download(file: File, target: Path, offline_timeout: float) -> None:
 
     Raises
     ------
-    OSError : if the address does not answer, breaks off, or the disk has too little room.
-    CorruptDataError : if what came is not what was declared, or not what came first.
+    OSError
+        If the address does not answer, breaks off, or the disk has too little room.
+    CorruptDataError
+        If what came is not what was declared, or not what came first.
     """
     from filelock import FileLock
 

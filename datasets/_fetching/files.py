@@ -21,16 +21,22 @@ def find(
 
     Parameters
     ----------
-    file : what is wanted.
-    path : the file itself, or a folder that has it under its own name; nothing else is then searched.
-    offline_timeout : seconds within which the address must answer.
+    file : File
+        What is wanted.
+    path : path-like, optional
+        The file itself, or a folder that has it under its own name; nothing else is then searched.
+    offline_timeout : float, optional
+        Seconds within which the address must answer.
 
     Raises
     ------
-    ValueError : if `path` does not exist, or `NEUROVAR_DATA` is not a folder.
-    CorruptDataError : if the first copy found, or the download, is not what was declared. A copy of the user's own is
-        never changed; a corrupt one in the cache is downloaded again.
-    DataUnavailableError : if there is no copy and no download, naming where was searched and what to do.
+    ValueError
+        If `path` does not exist, or `NEUROVAR_DATA` is not a folder.
+    CorruptDataError
+        If the first copy found, or the download, is not what was declared. A copy of the user's own is never changed; a
+        corrupt one in the cache is downloaded again.
+    DataUnavailableError
+        If there is no copy and no download, naming where was searched and what to do.
     """
     if path is not None:
         return _checked(_given(file, Path(path)), file)

@@ -41,18 +41,24 @@ def intervals(
 
     Parameters
     ----------
-    name : of the table, "natural_scenes_presentations".
-    columns : which ones besides `id`, `start_time` and `stop_time`; by default all that have one value a row.
-    group : where the table is.
-    times : which columns of times are needed; a trial that was broken off often has no `stop_time`.
+    name : str
+        Of the table, "natural_scenes_presentations".
+    columns : sequence of str, optional
+        Which ones besides `id`, `start_time` and `stop_time`; by default all that have one value a row.
+    group : str, optional
+        Where the table is.
+    times : sequence of str, optional
+        Which columns of times are needed; a trial that was broken off often has no `stop_time`.
 
     Returns
     -------
-    dict of arrays (interval,); `start_time` and `stop_time` in s are finite, and no interval ends before it starts.
+    dict
+        Of arrays (interval,); `start_time` and `stop_time` in s are finite, and no interval ends before it starts.
 
     Raises
     ------
-    CorruptDataError : if the table is not there (the message lists those that are), or not of this form.
+    CorruptDataError
+        If the table is not there (the message lists those that are), or not of this form.
     """
     place = f"{group}/{name}"
     found = table(hdf5, place, columns=None if columns is None else [*times, *columns])
