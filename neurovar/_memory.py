@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+# Bytes up to which nothing is asked: reading the system's files takes longer than such an allocation.
 NEGLIGIBLE = 64 * 2**20
-"""Bytes up to which nothing is asked: reading the system's files takes longer than such an allocation."""
 GB = 1e9
 
 

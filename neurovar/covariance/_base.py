@@ -14,8 +14,8 @@ from neurovar import _memory
 from neurovar.covariance._noise import Noise
 from neurovar.covariance._triangular import Triangular
 
+# Every type that was imported, by its name; see `neurovar.covariance.types`.
 REGISTRY: dict[str, type["Covariance"]] = {}
-"""Every type that was imported, by its name; see `neurovar.covariance.types`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,6 +362,7 @@ class Sum(Covariance):
 
     def _squared_norm(self) -> Tensor:
         """‖Σ Cᵢ‖² = Σ ‖Cᵢ‖² + 2 Σ_{i<j} ⟨Cᵢ, Cⱼ⟩."""
+        # Σ λᵢ² of a sum is not the sum of its parts': the parts' directions overlap.
         parts = [part.gaussian() for part in self.parts]
         crossed = sum(inner_product(a, b) for a, b in combinations(parts, 2))
         return 2 * crossed + torch.stack([part._squared_norm() for part in parts]).sum()

@@ -193,6 +193,7 @@ class LowRankPlusDiagonal(Covariance):
         return torch.addmm(scaled_rows(private, self.private), shared, self.factors.mT)
 
     def _colorizer(self) -> Callable[[Tensor], Tensor]:
+        # Two terms, F z and √D ∘ z': only the first has a matrix to pack.
         product = Product(self.factors)
 
         def colorize(normals: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from neurovar.covariance._base import REGISTRY, Covariance
 from neurovar.covariance._safetensors import read_tensors
 from neurovar.covariance._tensor_tree import VERSION
 
+# Types within types that a file may hold: a small file could otherwise nest them until the stack overflows.
 MAX_DEPTH = 8
-"""Types within types that a file may hold: a small file could otherwise nest them until the stack overflows."""
 
 
 def types() -> dict[str, type[Covariance]]:

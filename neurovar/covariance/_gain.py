@@ -103,6 +103,7 @@ class GainModulated(Covariance):
     def _colorize_at(self, normals: Tensor, states: Tensor) -> Tensor:
         states = states.to(normals)
         gain = normals[:, self.n, None] * self.gain_variance.sqrt()
+        # The same gain for all units of a row, a private number for each.
         return gain * states + normals[:, : self.n] * self._private_scale(states)
 
     def at(self, state: Tensor) -> LowRankPlusDiagonal:

@@ -66,6 +66,7 @@ class Kronecker(Covariance):
 
     def _colorize(self, normals: Tensor) -> Tensor:
         blocks = normals.reshape(-1, self.channel.n_normals, self.space.n_normals)
+        # Z L_spaceᵀ row by row, then L_channel from the left as (… )ᵀ L_channelᵀ: both are draws of the smaller noises.
         over_space = self.space._colorize(blocks.flatten(0, 1)).reshape(*blocks.shape[:2], self.space.n)
         over_channels = self.channel._colorize(over_space.mT.flatten(0, 1))
         return over_channels.reshape(-1, self.space.n, self.channel.n).mT.flatten(1)

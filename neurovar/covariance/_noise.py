@@ -11,10 +11,10 @@ from neurovar import _memory
 from neurovar.covariance._sampler import Sampler
 from neurovar.covariance._tensor_tree import TensorTree
 
+# torch fills a CPU tensor with normals 16 at a time, by a vectorised Box–Muller transform, and draws a rest of fewer
+# than 16 in another way. Rows of a whole number of 16 therefore start at the same place of the generator's sequence
+# whatever else is drawn in the same call: a seed means the same rows, one by one or all at once.
 NORMALS_AT_ONCE = 16
-"""torch fills a CPU tensor with normals 16 at a time, by a vectorised Box–Muller transform, and draws a rest of fewer
-than 16 in another way. Rows of a whole number of 16 therefore start at the same place of the generator's sequence
-whatever else is drawn in the same call: a seed means the same rows, one by one or all at once."""
 
 
 class Noise(TensorTree, ABC):

@@ -72,6 +72,8 @@ class Sampler:
         torch.Tensor
             (*shape, n).
         """
+        # Rows left of the last block first, then whole new blocks: always the same rows in the same order, however many
+        # are asked for at a time.
         wanted, taken = prod(shape), []
         while wanted > len(self._left):
             taken.append(self._left)

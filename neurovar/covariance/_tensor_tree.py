@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neurovar.covariance._safetensors import write_tensors
 
+# Of the header of files.
 VERSION = 1
-"""Of the header of files."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,12 @@ from torch import Tensor
 from neurovar import _memory
 from neurovar.covariance._products import Product
 
+# Rows of the factor that are multiplied at once: what stands right of their last entry is 0 and is left out, so that
+# nearly half of the multiplications of n × n are spared, in products large enough to run at full speed.
 BLOCK = 256
-"""Rows of the factor that are multiplied at once: what stands right of their last entry is 0 and is left out, so that
-nearly half of the multiplications of n × n are spared, in products large enough to run at full speed."""
+# Eigenvalues below this part of the largest are an error; smaller ones are rounding (float32 has 1e-7 an entry, which
+# adds up over thousands of units) and count as 0.
 NEGATIVE = -1e-4
-"""Eigenvalues below this part of the largest are an error; smaller ones are rounding (float32 has 1e-7 an entry, which
-adds up over thousands of units) and count as 0."""
 
 
 class Triangular:

@@ -22,6 +22,8 @@ class Woodbury:
         n_fixed = len(self._silent)
         if n_fixed > rank:
             raise singular(n)
+        # Coordinates of the factors in which the silent units, e = F_s z, fix the first z and know nothing of the
+        # others.
         axes, triangle = torch.linalg.qr(factors[self._silent].mT, mode="complete")
         self._root = triangle[:n_fixed].mT
         pivots = self._root.diagonal().abs()
@@ -29,11 +31,13 @@ class Woodbury:
             raise singular(n)
         rotated = factors[self._noisy] @ axes
         self._fixed, free = rotated[:, :n_fixed], rotated[:, n_fixed:]
+        # Divided by their private deviation, the noisy units have covariance I + U Uᵀ.
         self._scale = private[self._noisy].rsqrt()
         self._shared = free * self._scale[:, None]
         values, vectors = torch.linalg.eigh(self._shared.mT @ self._shared)
         one_plus = 1 + values.clamp(min=0)
         self._middle = (vectors / (one_plus.sqrt() * (1 + one_plus.sqrt()))) @ vectors.mT
+        # log |C| = log |F_s F_sᵀ| + log |D| + log |I + UᵀU|, the first from the triangle of the QR.
         logs = 2 * (pivots.log().sum() - self._scale.log().sum()) + one_plus.log().sum()
         self._log_determinant = float(logs.detach())
 

@@ -10,9 +10,9 @@ from neurovar.covariance import LowRankPlusDiagonal
 from neurovar.noise.streaming._accumulator import Accumulator, plain_arithmetic
 from neurovar.noise.streaming._low_rank import LowRankEstimate, check_rank, check_samples, with_private
 
+# Samples by which the steps are smaller from the start: at η = 2/t the second sample would overwrite the first weights
+# wholly, and M, of a single product y yᵀ, would have no inverse.
 WARM_UP = 10
-"""Samples by which the steps are smaller from the start: at η = 2/t the second sample would overwrite the first weights
-wholly, and M, of a single product y yᵀ, would have no inverse."""
 
 
 @dataclass(kw_only=True, eq=False)

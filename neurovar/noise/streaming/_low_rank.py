@@ -11,11 +11,11 @@ from neurovar.covariance import LowRankPlusDiagonal
 from neurovar.noise.streaming._accumulator import Accumulator, plain_arithmetic
 from neurovar.noise.streaming._exact import squares
 
+# Rows of the sketch for each factor: what shrinks, the last fifth, is then never among the factors.
 SKETCH_PER_RANK = 2
-"""Rows of the sketch for each factor: what shrinks, the last fifth, is then never among the factors."""
+# Part of the rows that shrink (Desai, Ghashami & Phillips 2016). Shrinking all of them, as first published, takes from
+# the leading directions too; shrinking the last fifth alone leaves these as they are, for a bound five times as large.
 SHRUNK_SHARE = 0.2
-"""Part of the rows that shrink (Desai, Ghashami & Phillips 2016). Shrinking all of them, as first published, takes from
-the leading directions too; shrinking the last fifth alone leaves these as they are, for a bound five times as large."""
 
 
 @dataclass(frozen=True, eq=False)
