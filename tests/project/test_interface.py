@@ -1,7 +1,8 @@
-"""Public docstrings are whole numpydoc."""
+"""The public interface: whole numpydoc docstrings, few parameters, files that a reader can hold."""
 
 import ast
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 numpydoc = pytest.importorskip("numpydoc.validate", reason="numpydoc is in the extra 'dev'")
 
 ROOT = Path(__file__).parents[2]
+MOST_PARAMETERS, MOST_LINES = 10, 450
 GROUPS = sorted(path.parent for path in (ROOT / "neurovar").glob("*/__init__.pyi"))
 CHECKS = {
     "GL06": "an unknown section",
@@ -50,3 +52,21 @@ def test_a_public_docstring_is_whole(name: str) -> None:
     problems = [f"{code}: {text}" for code, text in report["errors"] if code in CHECKS]
     assert problems == []
     assert not re.search(r"\bas for `|^Args:", value.__doc__ or "", re.MULTILINE), "describe every parameter in full"
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_a_public_function_has_at_most_ten_parameters(name: str) -> None:
+    value = value_of(name)
+    if not inspect.isfunction(value) and not (inspect.isclass(value) and value.__module__.startswith("neurovar")):
+        pytest.skip("no function and no class of ours")
+    try:
+        parameters = inspect.signature(value).parameters
+    except ValueError:
+        pytest.skip("without a signature")
+    assert len(parameters) <= MOST_PARAMETERS, "put what belongs together into a value"
+
+
+@pytest.mark.parametrize("folder", ["neurovar", "datasets", "analyses"])
+def test_no_file_is_longer_than_a_reader_can_hold(folder: str) -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES} == {}
