@@ -20,7 +20,13 @@ PRIVATE_AT_START = 0.5
 
 
 class Constraint(Value, ABC):
-    """What keeps learned noise from vanishing: `FixedTrace` or `Divergence`."""
+    """What keeps learned noise from vanishing: `FixedTrace` or `Divergence`.
+
+    Examples
+    --------
+    >>> isinstance(FixedTrace(2.0), Constraint), isinstance(Divergence(0.01, 1.0), Constraint)
+    (True, True)
+    """
 
     @abstractmethod
     def scale(self, trace: Tensor) -> Tensor:

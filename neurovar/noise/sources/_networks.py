@@ -55,7 +55,7 @@ def modified(
     model : torch.nn.Module
         In evaluation mode, so that the modification is all that differs.
     batches : iterable
-        Any loader of images, as for `networks.iterate`; `images.split(64)` will do.
+        Any loader of images that `networks.iterate` takes; `images.split(64)` will do.
     modification : callable
         (images, generator=…) → images, such as `networks.MotionBlur(3)`.
     layers : sequence of str
@@ -191,7 +191,7 @@ def stochastic(
     model : torch.nn.Module
         In the mode that makes it stochastic: `model.train()` for dropout, within `networks.inject` for noise.
     batches : iterable
-        Any loader of images, as for `networks.iterate`; `images.split(64)` will do.
+        Any loader of images that `networks.iterate` takes; `images.split(64)` will do.
     layers : sequence of str
         Names as in `model.named_modules()`.
     n_repeats : int

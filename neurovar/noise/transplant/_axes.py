@@ -41,6 +41,7 @@ class Eigen:
         if rank == n:
             matrix = (self.axes * self.values) @ self.axes.mT
             return Dense(((matrix + matrix.mT) / 2).to(like))
+        # A diag(λ) Aᵀ + rest · (I − A Aᵀ) = A diag(λ − rest) Aᵀ + rest · I.
         factors = self.axes * (self.values - self.rest).clamp(min=0).sqrt()
         return LowRankPlusDiagonal(factors.to(like), torch.full((n,), self.rest, dtype=torch.float64).to(like))
 
@@ -66,6 +67,8 @@ def principal_axes(rows: np.ndarray) -> tuple[Tensor, Tensor]:
         axes = vectors[:, values > NEGLIGIBLE * values[-1]].flip(1)
         return torch.cat([block.double() @ axes for block in blocks]), axes
     blocks = tensor.split(BLOCK, dim=1)
+    # With X = U S Aᵀ: X Xᵀ = U S² Uᵀ gives the scores U S, and A = Xᵀ U S⁻¹. Half the digits are lost in the squares,
+    # which float64 has to spare.
     gram = torch.zeros(len(tensor), len(tensor), dtype=torch.float64)
     for block in blocks:
         gram += block.double() @ block.double().mT
@@ -79,6 +82,7 @@ def random_axes(n: int, rank: int, *, rng: np.random.Generator, outside: Tensor 
     """Orthonormal axes (n, rank) in random directions, orthogonal to those of `outside` (n, k); float64."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     axes = torch.randn(n, rank, generator=generator, dtype=torch.float64)
+    # The Q of Gaussian columns is uniform over orthonormal axes; columns that come first are kept, up to their sign.
     if outside is None:
         return torch.linalg.qr(axes)[0]
     return torch.linalg.qr(torch.cat([outside, axes], dim=1))[0][:, outside.shape[1] :]
@@ -103,6 +107,7 @@ def eigen(noise: Covariance) -> Eigen:
 def _leading(noise: LowRankPlusDiagonal) -> tuple[Tensor, Tensor]:
     """The `rank` largest eigenvalues and their eigenvectors (n, rank), largest first."""
     factors, private = (part.detach().cpu().double() for part in (noise.factors, noise.private))
+    # F Fᵀ + v I has the left singular vectors of F, and their squared singular values + v.
     if bool((private == private[0]).all()):
         axes, scale, _ = torch.linalg.svd(factors, full_matrices=False)
         return scale.square() + private[0], axes

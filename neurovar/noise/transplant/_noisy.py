@@ -27,17 +27,26 @@ def noisy_responses(
 
     Parameters
     ----------
-    target : responses (stimulus, repeat, unit), of the units that get the noise.
-    max_units : keep so many units, drawn at random without replacement from those whose noise varies.
+    target : xarray.DataArray
+        Responses (stimulus, repeat, unit) of the units that get the noise.
+    noise : Covariance
+        Over the target's units; noise that depends on the state sees the mean responses.
+    n_repeats : int
+        Draws for each stimulus.
+    rng : numpy.random.Generator or int
+        Draws the noise and, with `max_units`, the units.
+    max_units : int, optional
+        Keep so many units, drawn at random without replacement from those whose noise varies.
 
     Returns
     -------
-    DataArray (stimulus, repeat, unit), with the target's coordinates of units and stimuli
+    xarray.DataArray
+        (stimulus, repeat, unit), with the target's coordinates of units and stimuli.
 
     Raises
     ------
-    ValueError : if responses are not valid, the noise is that of another number of units, there is no repeat, or no
-        unit varies.
+    ValueError
+        If responses are not valid, the noise is that of another number of units, there is no repeat, or no unit varies.
 
     Examples
     --------
