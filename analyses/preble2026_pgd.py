@@ -3,7 +3,7 @@
 The published setting (Preble et al. 2026, arXiv:2606.13801): noise at layer1 of the small network on Fashion-MNIST,
 covariance of its own PGD responses at ε = 0.1 to all training images, total variance 2 per unit; `full` covariance
 against its diagonal, the identity and no noise; predictions from 10 passes. The same networks are attacked twice:
-by the paper's PGD (`protocol="preble2026"`: 100 steps of 0.1, one draw a gradient, no random start), and by attacks
+by the paper's PGD (`PGD.preble2026`: 100 steps of 0.1, one draw a gradient, no random start), and by attacks
 that know the noise (PGD with steps of ε/4 and APGD on both losses, gradients averaged over 20 draws; PGD with the noise
 off), of which the worst case for each image counts. The published accuracies stand beside the first.
 
@@ -11,7 +11,7 @@ off), of which the worst case for each image counts. The published accuracies st
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from neurovar import plotting, robustness, statistics
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance
-from neurovar.networks import halves, retrain, small_network, train
+from neurovar.networks import Control, NoisyNetwork, halves, retrain, small_network, train
 from neurovar.noise import diagonal, isotropic
-from neurovar.robustness import Attack, NoisyNetwork, attack, worst_case
+from neurovar.robustness import APGD, PGD, worst_case
 
 LAYER, EPSILON, TRACE_PER_UNIT, N_DRAWS, N_PREDICTIONS = "layer1", 0.1, 2.0, 20, 10
 PUBLISHED = {"full": 0.56, "diagonal": 0.48, "isotropic": 0.39, "none": 0.04}
@@ -58,8 +58,9 @@ def compute(*, quick: bool = False, seed: int = 0, n_jobs: int = 2) -> xr.Datase
     """Accuracy (noise, condition) of predictions from 10 draws, with intervals, and the published accuracies."""
     scale = QUICK if quick else FULL
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
-    made = Parallel(n_jobs=n_jobs)(delayed(networks)(scale, s) for s in seeds)
-    return tested({name: [one[name] for one in made] for name in PUBLISHED}, scale, seed=seed, n_jobs=n_jobs)
+    of_seeds = Parallel(n_jobs=n_jobs)(delayed(networks)(scale, s) for s in seeds)
+    by_noise = {name: [of_seed[name] for of_seed in of_seeds] for name in PUBLISHED}
+    return tested(by_noise, scale, seed=seed, n_jobs=n_jobs)
 
 
 def networks(scale: Scale, seed: int) -> dict[str, NoisyNetwork]:
@@ -69,21 +70,23 @@ def networks(scale: Scale, seed: int) -> dict[str, NoisyNetwork]:
     images, labels = torch.tensor(data["images"].values), torch.tensor(data["labels"].values)
     generator = torch.Generator().manual_seed(seed)
     base = train(small_network(rng=seed), images, labels, n_epochs=scale.n_epochs, generator=generator)
-    found = {}
+    made = {}
     for name, noise in _noises(base, images, labels, generator).items():
         again = torch.Generator().manual_seed(seed)
         model = retrain(base, images, labels, layer=LAYER, noise=noise, n_epochs=scale.n_epochs, generator=again)
-        found[name] = NoisyNetwork(model, {} if noise is None else {LAYER: noise})
-    return found
+        control = None if name in ("full", "none") else Control(name, of="full", matched_by="trace")
+        options = {"origin": None if noise is None else PGD.preble2026(EPSILON).origin, "control": control}
+        made[name] = NoisyNetwork(model, {} if noise is None else {LAYER: noise}, images=images, **options)
+    return made
 
 
 def _noises(
     base: nn.Sequential, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> dict[str, Covariance | None]:
     """The four noises of the paper, at one trace."""
-    options = {"epsilon": EPSILON, "protocol": "preble2026", "generator": generator}
+    attack, network = PGD.preble2026(EPSILON), NoisyNetwork(base, images=images)
     batches = zip(images.split(250), labels.split(250))
-    attacked = [attack("pgd", base, *batch, **options) for batch in batches]
+    attacked = [attack(network, *batch, generator=generator) for batch in batches]
     front, _ = halves(base, LAYER)
     with torch.no_grad():
         clean, shifted = (torch.cat([front(x) for x in part]) for part in (images.split(250), attacked))
@@ -94,15 +97,10 @@ def _noises(
 
 def tested(made: Mapping[str, Sequence[NoisyNetwork]], scale: Scale, *, seed: int, n_jobs: int) -> xr.Dataset:
     """Accuracy of these networks, a list of training seeds for each noise, under both kinds of attack."""
-    published = [Attack("pgd", EPSILON, protocol="preble2026")]
-    knowing = [
-        Attack("pgd", EPSILON, n_draws=N_DRAWS, n_steps=scale.n_steps, n_restarts=scale.n_restarts),
-        Attack("pgd", EPSILON, gradient="off", n_steps=scale.n_steps, n_restarts=scale.n_restarts),
-        *(
-            Attack("apgd", EPSILON, loss=loss, n_draws=N_DRAWS, n_steps=scale.n_apgd_steps, n_restarts=1)
-            for loss in ("cross_entropy", "dlr")
-        ),
-    ]
+    published = [PGD.preble2026(EPSILON)]
+    pgd = PGD(EPSILON, n_draws=N_DRAWS, n_steps=scale.n_steps, n_restarts=scale.n_restarts)
+    apgd = APGD(EPSILON, n_draws=N_DRAWS, n_steps=scale.n_apgd_steps, n_restarts=1)
+    knowing = [pgd, replace(pgd, follows="off"), apgd, replace(apgd, loss="dlr")]
     parts = []
     for attacks, n_images in ((published, scale.n_test), (knowing, scale.n_hard)):
         test = fashion_mnist.load("test").isel(stimulus=slice(n_images))
@@ -110,7 +108,7 @@ def tested(made: Mapping[str, Sequence[NoisyNetwork]], scale: Scale, *, seed: in
             made,
             test["images"],
             test["labels"],
-            attacks=attacks,
+            conditions=attacks,
             seeds=[seed],
             draws=[1, N_PREDICTIONS],
             n_jobs=n_jobs,
@@ -120,7 +118,7 @@ def tested(made: Mapping[str, Sequence[NoisyNetwork]], scale: Scale, *, seed: in
             if attacks is published
             else [result.isel(condition=slice(1, None)), worst_case(result).drop_vars("n_attacks")]
         )
-        parts += [_accuracy(one, n_images) for one in shown]
+        parts += [_accuracy(part, n_images) for part in shown]
     results = xr.concat(parts, dim="condition")
     published_values = xr.DataArray([PUBLISHED[name] for name in results["noise"].values], dims="noise")
     return results.assign(published=published_values).assign_attrs(

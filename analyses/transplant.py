@@ -31,10 +31,10 @@ import neurovar
 from neurovar import networks, plotting, robustness
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance, Dense, Diagonal, MeanShift
-from neurovar.networks import Brightness, retrain, small_network, train
+from neurovar.networks import Brightness, MotionBlur, NoisyNetwork, retrain, small_network, train
 from neurovar.noise import Assignment, GainLaw, Readout, Ridge, SignalRule, Spectrum
 from neurovar.responses import drop_constant
-from neurovar.robustness import Attack, Modified, NoisyNetwork
+from neurovar.robustness import PGD
 
 METHODS: dict[str, Callable[[xr.DataArray, "Target", int], Covariance]] = {
     "signal_rule": lambda source, target, seed: SignalRule.fit(source).onto(target.task),
@@ -236,7 +236,7 @@ def _retrained(
     """What the small network gets right after retraining with the noise: (condition, stimulus)."""
     generator = torch.Generator().manual_seed(seed)
     model = retrain(base, images, labels, layer=layer, noise=noise, n_epochs=scale.n_epochs, generator=generator)
-    network = NoisyNetwork(model, {} if noise is None else {layer: noise})
+    network = NoisyNetwork(model, {} if noise is None else {layer: noise}, images=images)
     return _evaluated(network, held_out["images"], held_out["labels"], _pgd(0.1, scale.n_steps, N_DRAWS), seed)
 
 
@@ -245,23 +245,23 @@ def _agreement(pictures: xr.DataArray, scale: Scale, seed: int, noise: Covarianc
     model = networks.efficientnet_lite0()
     with torch.no_grad():
         labels = model(torch.tensor(pictures.values)).argmax(1)
-    network = NoisyNetwork(model, {} if noise is None else {EFFICIENTNET_LAYER: noise})
+    network = NoisyNetwork(
+        model, {} if noise is None else {EFFICIENTNET_LAYER: noise}, images=torch.tensor(pictures.values)
+    )
     labelled = xr.DataArray(labels.numpy(), dims="stimulus", coords={"stimulus": pictures["stimulus"].values})
     return _evaluated(network, pictures, labelled, _pgd(EFFICIENTNET_EPSILON, scale.n_steps, 5), seed)
 
 
-def _pgd(epsilon: float, n_steps: int, n_draws: int) -> Attack:
-    return Attack("pgd", epsilon, step=epsilon / 4, n_steps=n_steps, n_restarts=1, n_draws=n_draws)
+def _pgd(epsilon: float, n_steps: int, n_draws: int) -> PGD:
+    return PGD(epsilon, step=epsilon / 4, n_steps=n_steps, n_restarts=1, n_draws=n_draws)
 
 
-def _evaluated(
-    network: NoisyNetwork, images: xr.DataArray, labels: xr.DataArray, attack: Attack, seed: int
-) -> xr.Dataset:
+def _evaluated(network: NoisyNetwork, images: xr.DataArray, labels: xr.DataArray, attack: PGD, seed: int) -> xr.Dataset:
     """On clean, blurred and attacked images; stimuli by number."""
-    blurred = [Modified("motion_blur", 3)]
-    options = {"modifications": blurred, "attacks": [attack], "draws": [1, N_PREDICTIONS]}
+    options = {"conditions": [MotionBlur(3), attack], "draws": [1, N_PREDICTIONS]}
     result = robustness.evaluate({"": network}, images, labels, seeds=[seed], **options)
-    kept = result[RESULTS].isel(noise=0, seed=0).drop_vars(["noise", "layer", "trace", "source", "matched_by", "seed"])
+    of_noise = [name for name, coord in result.coords.items() if coord.dims == ("noise",) and name != "noisy"]
+    kept = result[RESULTS].isel(noise=0, seed=0).drop_vars([*of_noise, "seed"])
     return kept.assign_coords(draw_seed=[0], stimulus=np.arange(kept.sizes["stimulus"]))
 
 

@@ -1,7 +1,10 @@
 """Networks and images that attacks are tried on."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,8 @@ from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, Diagonal
-from neurovar.networks import train
-from neurovar.robustness import expected_loss
+from neurovar.networks import NoisyNetwork, train
+from neurovar.robustness import Attack, expected_loss
 
 CHANNELS, SIZE, HIDDEN, CLASSES = 2, 6, 8, 5
 
@@ -67,7 +70,8 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def mean_loss(model: nn.Module, images: Tensor, labels: Tensor, noises: dict[str, Covariance], n: int = 500) -> Tensor:
     """The cross-entropy of each image, averaged over draws that no attack has seen."""
     with torch.no_grad():
-        return expected_loss(model, images, labels, noises, n, generator(10**6))
+        network = NoisyNetwork(model, noises, images=images)
+        return expected_loss(network, images, labels, n_draws=n, generator=generator(10**6))
 
 
 class Stepwise(nn.Module):
@@ -77,33 +81,18 @@ class Stepwise(nn.Module):
         return (10 * x.flatten(1)).round()[:, :4]
 
 
-BAD_INPUT = [
-    ({"images": torch.full((3, 4), 0.5)}, r"expected float images \(batch, .*got torch\.float32 \(3, 4\)"),
-    ({"images": torch.full((3, 1, 5, 5), 1.5)}, r"expected pixels in \[0, 1\], got 1\.5 to 1\.5"),
-    ({"images": torch.full((3, 1, 5, 5), torch.nan)}, r"expected pixels in \[0, 1\], got nan"),
-    ({"labels": torch.tensor([0, 1])}, r"expected 3 int64 labels, got torch\.int64 \(2,\)"),
-    ({"labels": torch.tensor([0, 1, 4])}, "expected labels from 0 to 3, got 0 to 4"),
-    ({"epsilon": 0.0}, "expected epsilon above 0 .*got 0.0"),
-    ({"norm": "l1"}, "expected a norm out of linf, l2, got 'l1'"),
-    ({"training": True}, r"expected a model in eval mode, got .* training mode; call model\.eval"),
-    ({"probabilities": True}, "expected logits, got rows that are not negative and sum to one"),
-    ({"noises": {"1": Diagonal.isotropic(4, variance=0.0)}}, "the noise is off"),
-    ({"noises": {"1": Diagonal.isotropic(3)}}, "expected a covariance over the 4 units of layer '1', got 3"),
-    ({"n_draws": 5}, "expected at least 1 draw, and 1 without noise, got 5"),
-    ({"average": "median"}, "expected an average over one of loss, logits, got 'median'"),
-]
-"""What every attack refuses, and how it says so."""
-
-
-def linear(*, training: bool = False, probabilities: bool = False) -> nn.Sequential:
-    last = [nn.Softmax(dim=1)] if probabilities else []
-    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 4), *last)
-    model[1].weight.data = torch.randn(4, 25, generator=generator())
-    return model.train(training)
-
-
-def bad_arguments(changes: dict[str, object]) -> dict[str, object]:
-    """For a call that is right but for these changes."""
-    model = linear(**{key: bool(changes.pop(key)) for key in ("training", "probabilities") if key in changes})
-    images, labels = torch.full((3, 1, 5, 5), 0.5), torch.tensor([0, 1, 0])
-    return {"model": model, "images": images, "labels": labels, "epsilon": 0.1, "generator": generator()} | changes
+def run(
+    kind: type[Attack],
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    noises: Mapping[str, Covariance] | None = None,
+    **settings: Any,
+) -> Tensor:
+    """An attack on a model with this noise, of one restart and one draw unless the settings say more."""
+    few = {"n_draws": 1, "n_restarts": 1}
+    small = {item.name: few[item.name] for item in fields(kind) if item.name in few}
+    attack = kind(**small | settings)
+    return attack(NoisyNetwork(model, noises or {}, images=images), images, labels, generator=generator)

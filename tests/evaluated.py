@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from neurovar.robustness import Attack, Clean, Modified, checklist
+from neurovar.networks import Brightness
+from neurovar.robustness import Attack, Clean, checklist
 from neurovar.robustness.evaluation._conditions import coordinates
 
 DIMS = ("noise", "seed", "draw_seed", "condition", "stimulus")
@@ -41,12 +42,12 @@ def result(
 ) -> xr.Dataset:
     """A stimulus is right where its difficulty is below the accuracy, the same in every seed: what is paired agrees."""
     attacks = checklist([EPSILON]) + checklist([1.0], norm="l2") if attacks is None else attacks
-    coords = coordinates([Clean(), Modified("brightness", 3), *attacks])
+    coords = coordinates([Clean(), Brightness(3), *attacks])
     described = [
         dict(zip(coords, values)) for values in zip(*(v[1] if isinstance(v, tuple) else v for v in coords.values()))
     ]
-    like_linf = [scaled(one) if one["norm"] == "l2" else one for one in described]
-    accuracy = np.array([[at(one) for one in like_linf] for at in accuracies.values()])
+    like_linf = [scaled(row) if row["norm"] == "l2" else row for row in described]
+    accuracy = np.array([[at(row) for row in like_linf] for at in accuracies.values()])
     difficulty = (np.arange(n_stimuli) + 0.5) / n_stimuli
     right = accuracy[:, None, None, :, None] > difficulty
     right = np.broadcast_to(right, (len(accuracies), n_seeds, n_draw_seeds, len(described), n_stimuli)).copy()
@@ -66,8 +67,8 @@ def result(
         | {
             "noise": names,
             "noisy": ("noise", noisy),
-            "trace": ("noise", [TRACE if one else np.nan for one in noisy]),
-            "source": ("noise", ["pgd ε=0.1 linf" if one else "" for one in noisy]),
+            "trace": ("noise", [TRACE if some else np.nan for some in noisy]),
+            **made_from(noisy),
             "seed": range(n_seeds),
             "draw_seed": range(n_draw_seeds),
             "k": list(k),
@@ -76,22 +77,36 @@ def result(
     )
 
 
+def made_from(noisy: Sequence[bool]) -> dict[str, tuple[str, list]]:
+    """The coords of noises that were made from PGD, of those that there are, and of no control."""
+    return {
+        "control": ("noise", [""] * len(noisy)),
+        "control_of": ("noise", [""] * len(noisy)),
+        "matched_by": ("noise", [""] * len(noisy)),
+        "origin": ("noise", ["attacked" if some else "" for some in noisy]),
+        "origin_of": ("noise", ["pgd" if some else "" for some in noisy]),
+        "origin_epsilon": ("noise", [0.1 if some else np.nan for some in noisy]),
+        "origin_norm": ("noise", ["linf" if some else "" for some in noisy]),
+    }
+
+
 def scaled(condition: dict) -> dict:
     """The L2 condition as the L∞ one that it stands for."""
     return condition | {"strength": condition["strength"] * EPSILON}
 
 
 def with_controls(n_stimuli: int = 600) -> xr.Dataset:
-    """The noise "full", none, and every control, matched by trace and by clean accuracy."""
-    by_trace = [f"{name} (trace)" for name in CONTROLS]
-    by_accuracy = [f"{name} (accuracy)" for name in (*CONTROLS, "input_gaussian", "adversarial")]
-    names = ["none", "full", *by_trace, *by_accuracy]
-    found = result(dict.fromkeys(names, believable), n_stimuli=n_stimuli)
-    matched = [""] * 2 + ["trace"] * len(by_trace) + ["clean_accuracy"] * len(by_accuracy)
-    free = [name.split(" ")[0] in ("none", "train_only", "adversarial") for name in names]
-    return found.assign_coords(
-        matched_by=("noise", matched),
-        noisy=("noise", [not one for one in free]),
-        trace=("noise", [np.nan if one else TRACE for one in free]),
-        source=("noise", ["" if one else "pgd ε=0.1 linf" for one in free]),
-    )
+    """The noise "full", none, and every control, matched by trace and by clean accuracy; no name says which it is."""
+    kinds = [*CONTROLS, *CONTROLS, "input_gaussian", "adversarial"]
+    matched = ["trace"] * len(CONTROLS) + ["clean_accuracy"] * (len(CONTROLS) + 2)
+    names = ["none", "full", *(f"{kind} ({by.removeprefix('clean_')})" for kind, by in zip(kinds, matched))]
+    noisy = [name == "full" for name in names[:2]]
+    noisy += [kind not in ("train_only", "adversarial") for kind in kinds]
+    built = result(dict.fromkeys(names, believable), n_stimuli=n_stimuli)
+    coords = made_from(noisy) | {
+        "control": ("noise", ["", "", *kinds]),
+        "matched_by": ("noise", ["", "", *matched]),
+        "noisy": ("noise", noisy),
+        "trace": ("noise", [TRACE if some else np.nan for some in noisy]),
+    }
+    return built.assign_coords(coords)

@@ -1,6 +1,5 @@
 """Accuracy of classifiers under noises and modifications."""
 
-from collections.abc import Iterable
 from itertools import cycle
 
 import numpy as np
@@ -19,7 +18,6 @@ from neurovar.plotting._style import (
     VERMILION,
     Look,
     choose,
-    family_and_control,
     note,
     readable,
     require,
@@ -73,11 +71,11 @@ def plot_accuracy(summary: xr.Dataset, ax: Axes, *, condition: str) -> None:
     """
     rows = _by_strength(summary, condition)
     strength = rows["strength"].values
-    for index, (noise, look) in enumerate(noise_styles(rows["noise"].values).items()):
+    for index, (noise, look) in enumerate(noise_styles(rows).items()):
         row = rows.isel(noise=index)
         # Bands and not bars: at one strength eight noises lie side by side, whose bars would hide one another.
         ax.fill_between(strength, row["low"], row["high"], color=look["color"], alpha=0.12, linewidth=0)
-        ax.plot(strength, row["accuracy"].values, label=readable(noise), clip_on=False, **look)
+        ax.plot(strength, row["accuracy"].values, label=noise, clip_on=False, **look)
     ax.set_xlabel(_axis_name(rows, condition))
     ax.locator_params(axis="x", nbins=5)
     ax.set(ylabel="accuracy (fraction correct)", ylim=(0, 1))
@@ -122,12 +120,12 @@ def plot_accuracy_bars(summary: xr.Dataset, ax: Axes, *, condition: str, strengt
         strengths = ", ".join(f"{value:g}" for value in rows["strength"].values)
         raise ValueError(f"expected a strength of {condition} among {strengths}, got {strength:g}")
     column = rows.isel(condition=chosen[0])
-    styles = noise_styles(column["noise"].values)
+    styles = noise_styles(column)
     for y, look in enumerate(styles.values()):
         row, color = column.isel(noise=y), look["color"]
         ax.hlines([y], float(row["low"]), float(row["high"]), color=color)
         ax.plot([float(row["accuracy"])], [y], color=color, marker=look["marker"], linestyle="none")
-    ax.set_yticks(range(len(styles)), [readable(noise) for noise in styles])
+    ax.set_yticks(range(len(styles)), list(styles))
     ax.set(ylim=(len(styles) - 0.5, -0.5), xlabel=f"accuracy, {condition_name(column)}")
     ax.grid(axis="x", color=PALE, linewidth=0.6)
     ax.set_axisbelow(True)
@@ -154,16 +152,35 @@ def _by_strength(summary: xr.Dataset, condition: str) -> xr.Dataset:
     return rows.isel(condition=np.argsort(rows["strength"].values))
 
 
-def noise_styles(noises: Iterable[str]) -> dict[str, Look]:
-    """Colour and marker by where the noise comes from; line and marker by which control of it this is."""
-    split = {str(noise): family_and_control(str(noise)) for noise in noises}
+def noise_styles(summary: xr.Dataset | xr.DataArray) -> dict[str, Look]:
+    """{name for people: look} of each noise: a colour of its own, or that of the noise that it is a control of.
+
+    Which noise is a control, and of which, the coordinates `control` and `control_of` say, as `robustness.evaluate`
+    gives them. Those controls that have a line and a marker of their own (`CONTROLS`) take the colour of their noise.
+    """
+    names = [str(name) for name in summary["noise"].values]
+    kinds, of = (
+        [str(value) for value in summary[coord].values] if coord in summary.coords else [""] * len(names)
+        for coord in ("control", "control_of")
+    )
+    same_color = [bool(source) and kind in CONTROLS for kind, source in zip(kinds, of)]
+    families = [source if same else name for name, source, same in zip(names, of, same_color)]
+    labels = [
+        f"{readable(family)}, {kind}" if same else readable(family)
+        for family, kind, same in zip(families, kinds, same_color)
+    ]
+    # Several of one kind, as at matched trace and at matched accuracy, are told apart by their names.
+    labels = [label if labels.count(label) == 1 else readable(name) for label, name in zip(labels, names)]
     # Families without a colour of their own get the spare ones in the order in which they come, so that the panels of
-    # one figure agree; a control has its family's colour.
-    unknown = dict.fromkeys(family for family, _ in split.values() if family not in _FAMILIES)
+    # one figure agree.
+    unknown = dict.fromkeys(family for family in families if family not in _FAMILIES)
     spare = (dict(zip(("color", "marker"), pair)) for pair in zip(cycle(_SPARE_COLORS), cycle(_SPARE_MARKERS)))
     looks: dict[str, Look] = _FAMILIES | dict(zip(unknown, spare))
     plain = {"linestyle": "-"}
-    return {noise: plain | looks[family] | CONTROLS.get(control, {}) for noise, (family, control) in split.items()}
+    return {
+        label: plain | looks[family] | (CONTROLS[kind] if same else {})
+        for label, family, kind, same in zip(labels, families, kinds, same_color)
+    }
 
 
 def condition_name(row: xr.Dataset | xr.DataArray) -> str:

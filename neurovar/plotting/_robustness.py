@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from neurovar.plotting._accuracy import condition_name, noise_styles
-from neurovar.plotting._style import BLACK, GREEN, GREY, PALE, VERMILION, Look, choose, note, readable, require, style
+from neurovar.plotting._style import BLACK, GREEN, GREY, PALE, VERMILION, Look, choose, note, require, style
 
 SETTINGS = ("norm", "loss", "gradient", "protocol", "n_draws", "n_steps", "n_restarts", "n_queries", "step")
 """The coordinates that, with `modification` and `strength`, say what an attack is."""
@@ -78,10 +78,10 @@ def plot_convergence(
     require(summary, "noise", "modification", "strength", "gradient", "loss", against, "accuracy", "low", "high")
     rows = _alike(summary, against, condition, strength, loss)
     effort = rows[against].values
-    for index, (noise, look) in enumerate(noise_styles(rows["noise"].values).items()):
+    for index, (noise, look) in enumerate(noise_styles(rows).items()):
         row = rows.isel(noise=index)
         ax.fill_between(effort, row["low"], row["high"], color=look["color"], alpha=0.12, linewidth=0)
-        ax.plot(effort, row["accuracy"].values, label=readable(noise), clip_on=False, **look)
+        ax.plot(effort, row["accuracy"].values, label=noise, clip_on=False, **look)
     ax.set(xscale="log", xlabel=_EFFORT[against], ylabel="accuracy (fraction correct)", ylim=(0, 1))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -128,7 +128,7 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
     ----------
     summary : xarray.Dataset
         Dims (noise, condition), variable `accuracy` as fractions; coords `modification` and `strength` on `condition`,
-        and `source` on `noise` where known, such as "pgd ε=0.1 linf" or "motion_blur 3".
+        and `origin_of` and `origin_epsilon` on `noise` where known: what it was made from.
     ax : matplotlib.axes.Axes
         Where to draw.
 
@@ -140,7 +140,8 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
     Examples
     --------
     >>> coords = {"noise": ["none", "full"], "modification": ("condition", ["clean", "pgd"]),
-    ...           "strength": ("condition", [0.0, 0.1]), "source": ("noise", ["", "pgd ε=0.1 linf"])}
+    ...           "strength": ("condition", [0.0, 0.1]), "origin_of": ("noise", ["", "pgd"]),
+    ...           "origin_epsilon": ("noise", [np.nan, 0.1])}
     >>> accuracy = xr.DataArray([[0.9, 0.1], [0.8, 0.3]], dims=("noise", "condition"), coords=coords)
     >>> from neurovar.plotting import figure
     >>> fig, axes = figure()
@@ -156,7 +157,7 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
     ax.imshow(accuracy.values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     tests = [condition_name(accuracy.isel(condition=i)) for i in range(accuracy.sizes["condition"])]
     ax.set_xticks(range(len(tests)), tests, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(accuracy.sizes["noise"]), [readable(noise) for noise in accuracy["noise"].values.astype(str)])
+    ax.set_yticks(range(accuracy.sizes["noise"]), list(noise_styles(accuracy)))
     ax.set(xlabel="tested under", ylabel="noise")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -171,15 +172,15 @@ def plot_noise_by_test(summary: xr.Dataset, ax: Axes) -> None:
 
 def _made_from(accuracy: xr.DataArray) -> list[tuple[int, int]]:
     """The cells whose noise was made from just that test."""
-    if "source" not in accuracy.coords:
+    if not {"origin_of", "origin_epsilon"} <= set(accuracy.coords):
         return []
-    tests = zip(accuracy["modification"].values, accuracy["strength"].values)
-    names = [(f"{name} ε={strength:g}", f"{name} {strength:g}") for name, strength in tests]
+    origins = zip(accuracy["origin_of"].values.astype(str), accuracy["origin_epsilon"].values)
+    tests = list(zip(accuracy["modification"].values.astype(str), accuracy["strength"].values))
     return [
         (row, column)
-        for row, source in enumerate(accuracy["source"].values.astype(str))
-        for column, forms in enumerate(names)
-        if any(f"{source} ".startswith(f"{form} ") for form in forms)
+        for row, (of, epsilon) in enumerate(origins)
+        for column, (name, strength) in enumerate(tests)
+        if of == f"{name} {strength:g}" or (of.lower() == name.lower() and np.isclose(strength, epsilon))
     ]
 
 

@@ -137,13 +137,8 @@ def choose(what: str, name: str, available: Iterable[str]) -> None:
 
 
 def readable(name: str) -> str:
-    family, control = family_and_control(name)
-    return _NAMES.get(family, family.replace("_", " ")) + (f", {control}" if control else "")
-
-
-def family_and_control(noise: str) -> tuple[str, str]:
-    family, _, control = noise.rpartition("_")
-    return (family, control) if family and control in CONTROLS else (noise, "")
+    """A name for people: without underscores, and abbreviations as they are written."""
+    return _NAMES.get(name, name.replace("_", " "))
 
 
 def interval(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, *, color: str) -> None:

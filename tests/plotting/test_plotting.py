@@ -17,6 +17,11 @@ SYSTEMS = ["V4", "_blocks.4", "_conv_head"]
 NOISES = ["none", "isotropic", "v4", "v4_diagonal", "v4_rotated", "pgd", "pgd_diagonal", "pgd_rotated"]
 
 
+def controls_of(kinds: list[str], of: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """The coordinates that say which noise is a control, and of which."""
+    return {"control": ("noise", kinds), "control_of": ("noise", of)}
+
+
 @pytest.fixture
 def ax() -> Axes:
     return plotting.figure()[1][0, 0]
@@ -55,6 +60,10 @@ def summary() -> xr.Dataset:
             "noise": NOISES,
             "modification": ("condition", names),
             "strength": ("condition", [0.0, 0.1, 0.05, 3.0, 5.0]),
+            **controls_of(
+                ["", "isotropic", "", "diagonal", "rotated", "", "diagonal", "rotated"],
+                ["", "", "", "v4", "v4", "", "pgd", "pgd"],
+            ),
         },
     )
 
@@ -225,11 +234,17 @@ def test_each_noise_has_its_own_look_everywhere(summary: xr.Dataset) -> None:
 
 
 def test_controls_share_the_colour_of_their_family_and_new_families_get_one() -> None:
-    looks = noise_styles(["v4", "v4_rotated", "v1", "v1_diagonal", "mouse"])
+    names = ["v4", "turned", "v1", "v1_diagonal", "my_rotated_thing"]
+    coords = {"noise": names, **controls_of(["", "rotated", "", "diagonal", ""], ["", "v4", "", "v1", ""])}
+    looks = noise_styles(xr.Dataset(coords=coords))
+    assert list(looks) == ["V4", "V4, rotated", "v1", "v1, diagonal", "my rotated thing"]
     colors = {name: look["color"] for name, look in looks.items()}
-    assert colors["v4"] == colors["v4_rotated"]
-    assert colors["v1"] == colors["v1_diagonal"]
+    assert colors["V4"] == colors["V4, rotated"]
+    assert colors["v1"] == colors["v1, diagonal"]
     assert len(set(colors.values())) == 3
+    twice = xr.Dataset(coords={"noise": ["a", "b"], **controls_of(["rotated"] * 2, ["v4"] * 2)})
+    assert list(noise_styles(twice)) == ["a", "b"]
+    assert list(noise_styles(xr.Dataset(coords={"noise": ["v4_rotated"]}))) == ["v4 rotated"]
 
 
 @pytest.mark.parametrize(

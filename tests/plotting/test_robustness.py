@@ -42,7 +42,8 @@ def summary() -> xr.Dataset:
     return xr.Dataset(
         {name: (("noise", "condition"), values) for name, values in columns.items()},
         coords={name: ("condition", list(values)) for name, values in coords.items()}
-        | {"noise": NOISES, "source": ("noise", ["", "pgd ε=0.1 linf", "motion_blur 3"])},
+        | {"noise": NOISES}
+        | {"origin_of": ("noise", ["", "pgd", "motion_blur 3"]), "origin_epsilon": ("noise", [np.nan, 0.1, np.nan])},
     )
 
 
@@ -165,15 +166,19 @@ def luminance(rgb: tuple[float, ...]) -> float:
 
 def test_the_heat_map_of_what_could_not_be_run(summary: xr.Dataset, ax: Axes) -> None:
     summary["accuracy"][1, 0] = np.nan
-    plotting.plot_noise_by_test(summary.drop_vars("source"), ax)
+    plotting.plot_noise_by_test(summary.drop_vars("origin_of"), ax)
     assert texts(ax)[summary.sizes["condition"]] == "n/a"
     assert not ax.patches
 
 
-@pytest.mark.parametrize(("source", "outlined"), [("pgd ε=0.1", 1), ("pgd ε=0.15", 0), ("pgd", 0), ("apgd ε=0.1", 0)])
-def test_only_the_very_same_test_is_outlined(summary: xr.Dataset, ax: Axes, source: str, outlined: int) -> None:
-    one = summary.isel(condition=[0, 7], noise=[1]).assign_coords(source=("noise", [source]))
-    plotting.plot_noise_by_test(one, ax)
+@pytest.mark.parametrize(
+    ("of", "epsilon", "outlined"), [("pgd", 0.1, 1), ("pgd", 0.15, 0), ("pgd", np.nan, 0), ("apgd", 0.1, 0)]
+)
+def test_only_the_very_same_test_is_outlined(
+    summary: xr.Dataset, ax: Axes, of: str, epsilon: float, outlined: int
+) -> None:
+    coords = {"origin_of": ("noise", [of]), "origin_epsilon": ("noise", [epsilon])}
+    plotting.plot_noise_by_test(summary.isel(condition=[0, 7], noise=[1]).assign_coords(coords), ax)
     assert len(ax.patches) == outlined
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 import xarray as xr
 from matplotlib.figure import Figure
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import nn
 
 from neurovar import covariance, plotting
 from neurovar import networks as by_name
@@ -20,10 +20,9 @@ from neurovar.cli.commands import _images as pictures
 from neurovar.cli.commands import _tables as tables
 from neurovar.cli.commands._console import console, printable, say
 from neurovar.cli.commands.layers import open_network
-from neurovar.networks import MODIFICATIONS, modification
+from neurovar.networks import MODIFICATIONS, Control, Modification, NoisyNetwork, Origin, modification
 from neurovar.plotting._robustness import plain_figure
-from neurovar.robustness import Attack, Modified, NoisyNetwork
-from neurovar.robustness.honesty._setting import control_of
+from neurovar.robustness import Attack
 
 Norm = Literal["linf", "l2"]
 Networks = dict[str, list[NoisyNetwork]]
@@ -31,6 +30,7 @@ N_IMAGES, N_QUICK = 200, 40
 QUICK: dict[str, Any] = {"n_draws": (1, 5), "n_steps": (10, 20), "apgd_steps": 10, "n_restarts": 1, "n_queries": 100}
 NONE = "none"
 MEASURE = "expected"
+SOURCE, CONTROL = "NAME=WHAT[,EPSILON,NORM]", "NAME=KIND[:OF]"
 EFFORTS = ("n_draws", "n_steps", "n_queries")
 
 
@@ -56,7 +56,12 @@ def check_writable(output: Path) -> None:
 
 
 def networks(
-    model: str, noises: Sequence[str], sources: Sequence[str], weights: Sequence[str], input_: str | None
+    model: str,
+    noises: Sequence[str],
+    sources: Sequence[str],
+    controls: Sequence[str],
+    weights: Sequence[str],
+    input_: str | None,
 ) -> tuple[Networks, tuple[int, ...]]:
     """The network of each training seed without noise and with each noise, and the shape of one input."""
     files = _weights(weights)
@@ -66,18 +71,42 @@ def networks(
     own = {name: [by_name.load(model, weights=path) for path in paths] for name, paths in files.items()}
     everything: dict[str, Mapping[str, covariance.Covariance]] = {NONE: {}, **_noises(noises)}
     everything |= {name: {} for name in own if name not in everything}
-    made_from = dict(_split(text, "--source", "NAME=TEXT") for text in sources)
-    unknown = ", ".join(name for name in made_from if not everything.get(name))
-    if unknown:
-        known = ", ".join(name for name, noise in everything.items() if noise) or "(none given)"
-        raise ValueError(f"expected the --source of one of the noises {known}, got {unknown}")
+    origins = {name: _origin(text) for name, text in (_split(text, "--source", SOURCE) for text in sources)}
+    kinds = {name: _control(text) for name, text in (_split(text, "--control", CONTROL) for text in controls)}
+    _check_names("--source", origins, [name for name, noise in everything.items() if noise])
+    _check_names("--control", kinds, [name for name in everything if name != NONE])
+    images = torch.full((1, *shape), 0.5)
     return {
         name: [
-            NoisyNetwork(one, noise, source=made_from.get(name, ""), matched_by="trace" if control_of(name) else "")
-            for one in own.get(name, models)
+            NoisyNetwork(network, noise, images=images, origin=origins.get(name), control=kinds.get(name))
+            for network in own.get(name, models)
         ]
         for name, noise in everything.items()
     }, shape
+
+
+def _origin(text: str) -> Origin:
+    """pgd,0.1,linf is an attack; anything without commas is not."""
+    of, *size = text.split(",")
+    if not size:
+        return Origin("given", of=of)
+    try:
+        epsilon, norm = size
+        return Origin("attacked", of=of, epsilon=float(epsilon), norm=norm)
+    except ValueError as error:
+        raise ValueError(f"expected --source {SOURCE}, got {text!r}") from error
+
+
+def _control(text: str) -> Control:
+    """rotated:pgd is the noise pgd, rotated; it has its trace, which is checked."""
+    kind, _, of = text.partition(":")
+    return Control(kind, of=of, matched_by="trace")
+
+
+def _check_names(option: str, given: Mapping[str, object], known: Sequence[str]) -> None:
+    unknown = ", ".join(name for name in given if name not in known)
+    if unknown:
+        raise ValueError(f"expected the {option} of one of {', '.join(known) or '(none given)'}, got {unknown}")
 
 
 def _weights(texts: Sequence[str]) -> dict[str, list[Path]]:
@@ -111,9 +140,11 @@ def _split(text: str, option: str, form: str) -> tuple[str, str]:
     return name, value
 
 
-def independent_networks(model: str, weights: Sequence[Path]) -> list[nn.Module] | None:
+def independent_networks(model: str, weights: Sequence[Path], shape: tuple[int, ...]) -> dict[str, list[NoisyNetwork]]:
     """Networks trained apart, for transfer attacks."""
-    return [by_name.load(model, weights=path) for path in weights] or None
+    images = torch.full((1, *shape), 0.5)
+    loaded = [NoisyNetwork(by_name.load(model, weights=path), images=images) for path in weights]
+    return {"independent": loaded} if loaded else {}
 
 
 def stimuli(what: str, shape: tuple[int, ...], n: int) -> xr.Dataset:
@@ -124,7 +155,7 @@ def stimuli(what: str, shape: tuple[int, ...], n: int) -> xr.Dataset:
     return xr.Dataset({"images": pictures.as_input(data["images"], shape), "labels": data["labels"]})
 
 
-def modifications(texts: Sequence[str]) -> list[Modified]:
+def modifications(texts: Sequence[str]) -> list[Modification]:
     """Every modification at every strength; those that do not exist are refused before the long work."""
     found = []
     for text in texts:
@@ -135,9 +166,7 @@ def modifications(texts: Sequence[str]) -> list[Modified]:
             values = [float(value) for value in strengths.split(",")]
         except ValueError as error:
             raise ValueError(f"expected --modification NAME=STRENGTH,…, got {text!r}") from error
-        found += [Modified(name, int(value) if value.is_integer() else value) for value in values]
-    for one in found:
-        modification(one.name, one.strength)
+        found += [modification(name, int(value) if value.is_integer() else value) for value in values]
     return found
 
 
@@ -153,9 +182,9 @@ def run(
     tested: Networks,
     data: xr.Dataset,
     *,
-    modifications: Sequence[Modified],
+    modifications: Sequence[Modification],
     attacks: Sequence[Attack],
-    independent: Sequence[nn.Module] | None,
+    others: Mapping[str, Sequence[NoisyNetwork]],
     seeds: Sequence[int],
     quick: bool,
     jobs: int,
@@ -174,9 +203,8 @@ def run(
             data["images"],
             data["labels"],
             seeds=seeds,
-            modifications=modifications,
-            attacks=attacks,
-            independent=independent,
+            conditions=[*modifications, *attacks],
+            others=others,
             draws=(1, 10) if quick else (1, 10, 100),
             n_jobs=jobs,
             advance=lambda n: progress.advance(bar, n),
@@ -248,7 +276,7 @@ def _checks(report: xr.Dataset) -> Table:
     for number in range(report.sizes["check"]):
         check = report.isel(check=number)
         figures = [plain_figure(float(check[name])) for name in ("figure", "bound")]
-        texts = (check["check"].item(), check["status"].item(), *figures, check["said"].item())
+        texts = (check["check"].item(), check["status"].item(), *figures, check["message"].item())
         rows.add_row(*map(printable, texts))
     return rows
 

@@ -34,7 +34,12 @@ def robustness(
         typer.Option(metavar="NAME=LAYER:FILE", help="A noise as `neurovar transplant` writes it; repeat it for more."),
     ] = None,
     source: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=TEXT", help='What a noise was made from: "full=pgd ε=0.1 linf".')
+        list[str] | None,
+        typer.Option(metavar="NAME=WHAT[,EPSILON,NORM]", help="What a noise was made from: full=pgd,0.1,linf."),
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=KIND[:OF]", help="That a noise is a control, of another: pgd_rotated=rotated:pgd."),
     ] = None,
     weights: Weights = None,
     independent: Independent = None,
@@ -55,15 +60,15 @@ def robustness(
     """Attack a network under each noise and under none, check the attacks, and give a verdict or withhold it.
 
     The noise is on when attacks and predictions are made. A network without noise is always tested beside. A NAME with
-    --weights and without --noise is one more network without noise, such as train_only. Names of controls (rotated,
-    diagonal, …) say that these are matched to the others by trace, which is checked.
+    --weights and without --noise is one more network without noise, such as train_only. With --control (rotated,
+    diagonal, …) a noise is said to be matched to the others by trace, which is checked.
     """
     from neurovar.cli.commands import _robustness as evaluating
     from neurovar.cli.commands._console import say
 
     evaluating.check_writable(output)
-    networks, shape = evaluating.networks(model, noise or [], source or [], weights or [], input_)
-    others = evaluating.independent_networks(model, independent or [])
+    networks, shape = evaluating.networks(model, noise or [], source or [], control or [], weights or [], input_)
+    others = evaluating.independent_networks(model, independent or [], shape)
     if n_images is None:
         n_images = evaluating.N_QUICK if quick else evaluating.N_IMAGES
     result = evaluating.run(
@@ -71,7 +76,7 @@ def robustness(
         evaluating.stimuli(images, shape, n_images),
         modifications=evaluating.modifications(modification or []),
         attacks=evaluating.attacks(epsilon, norm, quick=quick),
-        independent=others,
+        others=others,
         seeds=range(seed, seed + seeds),
         quick=quick,
         jobs=jobs,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -18,9 +17,9 @@ import neurovar
 from neurovar import networks, robustness, statistics
 from neurovar.cli.quickstart.inputs import N_UNITS, Inputs
 from neurovar.covariance import Covariance
-from neurovar.networks import halves, modification, retrain, small_network, train
+from neurovar.networks import Control, NoisyNetwork, halves, modification, retrain, small_network, train
 from neurovar.responses import align, center_repeats, drop_constant
-from neurovar.robustness import Attack, Modified, NoisyNetwork, pgd
+from neurovar.robustness import PGD
 
 LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
 MEASURED = (
@@ -154,9 +153,9 @@ def transplant_and_test(
             prepared.append(each)
             advance(1)
     cells = [
-        (base, name, noise, training, test, scale, s)
+        (base, name, noise, control, training, test, scale, s)
         for s, (base, noises) in zip(seeds, prepared)
-        for name, noise in noises.items()
+        for name, (noise, control) in noises.items()
     ]
     with _bar(progress, "Retraining under noise, modifications, attacks", len(cells)) as advance:
         tested = []
@@ -170,7 +169,7 @@ def transplant_and_test(
 
 def _prepare(
     training: xr.Dataset, cortex: str, rule: neurovar.noise.SignalRule, scale: Scale, seed: int
-) -> tuple[nn.Sequential, dict[str, Covariance | None]]:
+) -> tuple[nn.Sequential, dict[str, tuple[Covariance | None, Control | None]]]:
     """A trained network, and the noises for it: none, isotropic, and each source with its controls, at one trace."""
     images, labels = _tensors(training)
     generator = torch.Generator().manual_seed(seed)
@@ -182,12 +181,14 @@ def _prepare(
             "pgd": _pgd_noise(network, images[: scale.n_attacked], labels[: scale.n_attacked], scale, generator),
             cortex.lower(): _cortical_noise(network, training["images"][: scale.n_attacked], rule, scale, seed),
         }
-        noises: dict[str, Covariance | None] = {"none": None}
+        noises: dict[str, tuple[Covariance | None, Control | None]] = {"none": (None, None)}
         for name, source in sources.items():
             scaled = source.scale_to(trace=TRACE_PER_UNIT * source.n)
-            for control, noise in neurovar.noise.with_controls(scaled, rng=seed, only=CONTROLS).items():
-                label = {"transplanted": name, "isotropic": "isotropic"}.get(control, f"{name}_{control}")
-                noises[label] = noise
+            for kind, noise in neurovar.noise.with_controls(scaled, rng=seed, only=CONTROLS).items():
+                label = {"transplanted": name, "isotropic": "isotropic"}.get(kind, f"{name}_{kind}")
+                of = "" if kind == "isotropic" else name  # that of both sources, which have one trace
+                control = None if kind == "transplanted" else Control(kind, of=of, matched_by="trace")
+                noises[label] = (noise, control)
     return network, noises
 
 
@@ -195,8 +196,9 @@ def _pgd_noise(
     network: nn.Sequential, images: Tensor, labels: Tensor, scale: Scale, generator: torch.Generator
 ) -> Covariance:
     """Covariance of the layer's response to PGD images about its response to the clean ones."""
-    attack = partial(pgd, epsilon=EPSILON, step=EPSILON / 4, n_steps=scale.n_steps, generator=generator)
-    attacked = torch.cat([attack(network, *batch) for batch in zip(images.split(100), labels.split(100))])
+    attack, attacked_network = PGD(EPSILON, n_steps=scale.n_steps, n_restarts=1), NoisyNetwork(network, images=images)
+    batches = zip(images.split(100), labels.split(100))
+    attacked = torch.cat([attack(attacked_network, *batch, generator=generator) for batch in batches])
     front, _ = halves(network, scale.noisy_layer)
     return statistics.deviation_covariance(front(images), front(attacked), statistics.LowRank(scale.rank), ridge=1e-4)
 
@@ -213,6 +215,7 @@ def _test(
     base: nn.Sequential,
     name: str,
     noise: Covariance | None,
+    control: Control | None,
     training: xr.Dataset,
     test: xr.Dataset,
     scale: Scale,
@@ -230,21 +233,24 @@ def _test(
             n_epochs=scale.n_epochs,
             generator=torch.Generator().manual_seed(seed),
         )
-        network = NoisyNetwork(model, {} if noise is None else {scale.noisy_layer: noise})
+        noises = {} if noise is None else {scale.noisy_layer: noise}
+        network = NoisyNetwork(model, noises, images=images, control=control)
         tested = robustness.evaluate(
             {name: network},
             test["images"],
             test["labels"],
             seeds=[seed],
-            modifications=[Modified(kind, strength) for kind in MODIFICATIONS for strength in scale.strengths],
-            attacks=[_attack(EPSILON / 2, scale), _attack(EPSILON, scale)],
+            conditions=[
+                *(modification(kind, strength) for kind in MODIFICATIONS for strength in scale.strengths),
+                *(_attack(epsilon, scale) for epsilon in (EPSILON / 2, EPSILON)),
+            ],
             draws=(1, N_PREDICTIONS),
         )
     return tested.assign_coords(draw_seed=[0])  # one for each training seed: they count as one another's
 
 
-def _attack(epsilon: float, scale: Scale) -> Attack:
-    return Attack("pgd", epsilon, step=epsilon / 4, n_draws=scale.n_draws, n_steps=scale.n_steps, n_restarts=1)
+def _attack(epsilon: float, scale: Scale) -> PGD:
+    return PGD(epsilon, step=epsilon / 4, n_draws=scale.n_draws, n_steps=scale.n_steps, n_restarts=1)
 
 
 def _tensors(data: xr.Dataset) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neurovar.covariance import Covariance
 from neurovar.networks._checks import check_pixels
+from neurovar.networks._noisy import NoisyNetwork
 from neurovar.networks.training._loop import Advance, Change, Schedule, drawn_seed, fit, noisy
 from neurovar.networks.training._network import halves, reinitialised
 
@@ -169,8 +170,8 @@ def adversarial_train(
 
     Parameters
     ----------
-    attack : (model, images, labels, generator=…) → images, such as
-        `partial(robustness.pgd, epsilon=0.1, step=0.025, n_steps=10)`. Its own settings are checked by itself.
+    attack : (network, images, labels, generator=…) → images, such as `robustness.PGD(0.1, n_steps=10, n_restarts=1)`;
+        the network is a `NoisyNetwork` without noise.
     ratio : in (0, 1].
 
     Others as for `train`.
@@ -186,23 +187,25 @@ def adversarial_train(
 
     Examples
     --------
-    >>> from functools import partial
-    >>> from neurovar import robustness
+    >>> from neurovar.robustness import FGM
     >>> g = torch.Generator().manual_seed(0)
     >>> x, y = torch.rand(64, 1, 2, 2, generator=g), torch.arange(64) % 2
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    >>> attack = partial(robustness.fgm, epsilon=0.1)
-    >>> model = adversarial_train(network, x, y, attack=attack, ratio=0.5, n_epochs=1, generator=g)
+    >>> model = adversarial_train(network, x, y, attack=FGM(0.1), ratio=0.5, n_epochs=1, generator=g)
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"expected a ratio in (0, 1], got {ratio}")
 
     def attacking(copied: nn.Module) -> Change:
+        networks: list[NoisyNetwork] = []  # checked once, at the first batch: training changes its weights in place
+
         def attacked(batch: Tensor, wanted: Tensor) -> Tensor:
             # Rounded up, as in the `AdversarialTrainer` of the Adversarial Robustness Toolbox.
             count = ceil(ratio * len(batch))
             copied.eval()
-            changed = attack(copied, batch[:count], wanted[:count], generator=generator)
+            if not networks:
+                networks.append(NoisyNetwork(copied, images=batch))
+            changed = attack(networks[0], batch[:count], wanted[:count], generator=generator)
             copied.train()
             if changed.shape != batch[:count].shape:
                 raise ValueError(f"expected attacked images {tuple(batch[:count].shape)}, got {tuple(changed.shape)}")

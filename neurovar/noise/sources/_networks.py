@@ -167,7 +167,9 @@ def attacked(
     def shown(images: Tensor, generator: torch.Generator) -> Tensor:
         return attack(network, images, current[-1].to(images.device), generator=generator)
 
-    origin = Origin("attacked", of=type(attack).__name__, epsilon=attack.epsilon, norm=str(attack.norm))
+    origin = Origin(
+        "attacked", of=getattr(attack, "name", type(attack).__name__), epsilon=attack.epsilon, norm=str(attack.norm)
+    )
     loader = _remembering_labels(batches, current)
     return _from_clean(network.model, loader, shown, origin, layers, structure, ridge, rng)
 

@@ -1,57 +1,46 @@
 """The fast gradient method."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neurovar.covariance import Covariance
-from neurovar.robustness.attacks._ball import Norm, check_norm, project, steepest
-from neurovar.robustness.attacks._checks import check
-from neurovar.robustness.attacks._objective import NO_NOISE, Average, Objective
+from neurovar.networks import NoisyNetwork
+from neurovar.robustness.attacks._attack import Attack
+from neurovar.robustness.attacks._choices import Loss
+from neurovar.robustness.attacks._preble2026 import ToolboxFGM
 
 
-def fgm(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float,
-    generator: torch.Generator,
-    noises: Mapping[str, Covariance] = NO_NOISE,
-    n_draws: int = 1,
-    average: Average = "loss",
-    fixed: bool = False,
-    norm: Norm = "linf",
-    loss: str = "cross_entropy",
-) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class FGM(Attack):
     """Fast gradient method: one step of size ε up the expected loss.
 
-    L∞: x' = clip₀₁(x + ε·sign g), L2: x' = clip₀₁(x + ε·g/‖g‖₂), with g = ∇ₓ of the loss over K = `n_draws` fresh
-    draws of the noise, as `Objective` averages it.
+    L∞: x' = clip₀₁(x + ε·sign g), L2: x' = clip₀₁(x + ε·g/‖g‖₂), with g = ∇ₓ of the loss over K fresh draws of the
+    noise, as `Objective` averages it. One step is no measure of robustness; it is what attacks of many must beat.
 
     Parameters
     ----------
-    model : (batch, channel, row, column) to logits, in eval mode.
-    images : pixels in [0, 1]. labels : int64 (batch,).
-    epsilon : the size of the perturbation, in units of the pixels, in the norm.
-    noises : the noise that the network carries, as for `inject`; empty for a noise-free network.
-    average : "loss", the mean over draws of the loss, or "logits", the loss of the mean logits.
-    fixed : the same draws wherever the attack needs some.
-
-    Returns
-    -------
-    adversarial images, same shape, in [0, 1], within ε of `images`
+    epsilon : float
+        The size of the perturbation, in units of the pixels, in the norm.
+    n_draws : int, optional
+        K, the number of draws of the noise that the gradient is averaged over.
+    loss : str, optional
+        What it climbs: a `Loss`.
+    norm : str, optional
+        "linf" or "l2".
+    follows : str, optional
+        Whose gradient it follows: see `Follows`.
 
     Raises
     ------
-    ValueError : images outside [0, 1], labels outside the classes or of another length, ε ≤ 0, a model in training
-        mode, logits that are probabilities or not finite, noise that changes nothing, randomness that is not in
-        `noises`, a gradient that is missing, not finite, or zero for every image.
+    ValueError
+        For an ε that is not above 0 and finite, fewer than 1 draw, or an unknown norm, loss or `follows`.
 
     Warns
     -----
-    RuntimeWarning : where the gradient of some images is exactly zero.
+    RuntimeWarning
+        When called, where the gradient of some images is exactly zero.
 
     References
     ----------
@@ -59,15 +48,27 @@ def fgm(
 
     Examples
     --------
-    >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
     >>> x, y = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
-    >>> adversarial = fgm(model, x, y, epsilon=0.1, generator=torch.Generator())
+    >>> adversarial = FGM(0.1)(NoisyNetwork(model, images=x), x, y, generator=torch.Generator())
     >>> round(float((adversarial - x).abs().max()), 6)
     0.1
     """
-    check_norm(norm)
-    check(model, images, labels, epsilon, noises)
-    objective = Objective(model, noises, n_draws=n_draws, average=average, fixed=fixed, loss=loss, generator=generator)
-    _, gradient, _ = objective.value_and_gradient(images, labels)
-    return project(images + epsilon * steepest(gradient, norm), images, epsilon, norm)
+
+    name: ClassVar[str] = "fgm"
+    loss: Loss = field(default=Loss.CROSS_ENTROPY)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "loss", Loss(self.loss))
+
+    @staticmethod
+    def preble2026(epsilon: float) -> ToolboxFGM:
+        """As Preble et al. 2026 (arXiv:2606.13801) ran it: L∞, one draw of the noise."""
+        return ToolboxFGM(epsilon)
+
+    def run(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """One step from the images, projected on ball and pixel range; see `Attack.run`."""
+        objective = self.objective(network, generator, loss=self.loss)
+        _, gradient, _ = objective.value_and_gradient(images, labels)
+        return self.norm.project(images + self.epsilon * self.norm.steepest(gradient), images, self.epsilon)

@@ -1,107 +1,98 @@
 """What an attack climbs: the loss of a noisy network, averaged over draws of its noise."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal, Sampler
-from neurovar.networks import inject
+from neurovar.networks import NoisyNetwork
+from neurovar.robustness.attacks._choices import Follows, GradientError, Loss
 from neurovar.robustness.attacks._kernels import FastGradients
 
-BLOCK, MOST_NUMBERS = 256, 2**22
-"""Draws come out of blocks of so many rows, or so many numbers if that is less."""
-NO_NOISE: Mapping[str, Covariance] = {}
-Average = Literal["loss", "logits"]
-
-
-class GradientError(ValueError):
-    """Gradients that no attack can follow: none, not finite, or zero for every image."""
+FRESH_DRAWS = 10
+"""At least so many draws judge a candidate for a noisy network."""
 
 
 class Objective:
-    """The loss of each image under noise, and its gradient, over K = `n_draws` draws in every evaluation.
+    """The loss of each image under noise, and its gradient, over K draws in every evaluation.
 
-    average "loss": (1/K) Σ_k ℓ(z_k, y); "logits": ℓ((1/K) Σ_k z_k, y), with z_k the logits under draw k and ℓ one of
-    cross_entropy: −log softmax(z)_y
-    dlr: −(z_y − max_{i≠y} z_i) / (z_(1) − z_(3)), z_(r) the r-th largest logit; at least 3 classes
-    targeted_dlr: −(z_y − z_t) / (z_(1) − (z_(3) + z_(4))/2), t the target class; at least 4 classes
-    margin: max_{i≠y} z_i − z_y
-    All grow as an image gets nearer to being misclassified.
+    (1/K) Σ_k ℓ(z_k, y), or ℓ((1/K) Σ_k z_k, y) where it follows mean logits, with z_k the logits under draw k and ℓ a
+    `Loss`. The first is unbiased for E ℓ(z, y), and its gradient for the gradient of that, whatever K; the second is
+    biased in K, since ℓ is not linear.
 
     Layers before the noise run once an evaluation, whatever K; gradients of parameters are never computed. The hooks
     of the noise are on the network only during an evaluation, so that objectives may be used in turn.
 
     Parameters
     ----------
-    noises : layer → covariance, as for `inject`; empty: no noise, K = 1.
-    fixed : the K draws of the first evaluation in all of them: one e for each draw and position in the batch. Batches
-        must all be of one size.
-    generator : source of all draws.
+    network : NoisyNetwork
+        What is attacked.
+    n_draws : int, optional
+        K. Without noise all draws would be equal, and there is one.
+    loss : str, optional
+        A `Loss`: "cross_entropy", "dlr", "targeted_dlr" or "margin".
+    follows : str, optional
+        "averaged", the mean loss of fresh draws; "mean_logits", the loss of their mean logits; "fixed", the mean loss
+        of the K draws of the first evaluation in all of them: one e for each draw and position in the batch.
+    shared : bool, optional
+        The same K draws for every image of a batch.
+    generator : torch.Generator
+        Source of all draws.
 
     Raises
     ------
-    ValueError : for an unknown loss or average, fewer than 1 draw or several without noise; when evaluated, for too few
-        classes, logits through which no gradient flows, a gradient that is not finite, or a first one that is zero for
-        every image.
+    ValueError
+        For an unknown loss, or fewer than 1 draw; when evaluated, a `GradientError` for too few classes, logits through
+        which no gradient flows, a gradient that is not finite, or a first one that is zero for every image.
 
     Warns
     -----
-    RuntimeWarning : once, where the gradient of some images is exactly zero: they are attacked blindly.
+    RuntimeWarning
+        Once, where the gradient of some images is exactly zero: they are attacked blindly.
 
     References
     ----------
     Averaged gradients: Athalye et al. 2018, arXiv:1802.00420. DLR: Croce & Hein 2020, arXiv:2003.01690
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> x, y = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    >>> objective = Objective(NoisyNetwork(model, images=x), generator=torch.Generator())
+    >>> loss, gradient, logits = objective.value_and_gradient(x, y)
+    >>> loss.shape, gradient.shape, logits.shape
+    (torch.Size([3]), torch.Size([3, 1, 2, 2]), torch.Size([3, 2]))
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        noises: Mapping[str, Covariance],
+        network: NoisyNetwork,
         *,
         n_draws: int = 1,
-        average: Average = "loss",
-        fixed: bool = False,
-        loss: str = "cross_entropy",
+        loss: str = Loss.CROSS_ENTROPY,
+        follows: str = Follows.AVERAGED,
+        shared: bool = False,
         generator: torch.Generator,
     ) -> None:
-        if average not in get_args(Average):
-            raise ValueError(f"expected an average over one of {', '.join(get_args(Average))}, got {average!r}")
-        if loss not in LOSSES:
-            raise ValueError(f"expected a loss out of {', '.join(LOSSES)}, got {loss!r}")
-        if n_draws < 1 or (n_draws > 1 and not noises):
-            raise ValueError(f"expected at least 1 draw, and 1 without noise, got {n_draws}")
-        self.model, self.noises, self.n_draws, self.average, self.loss = model, noises, n_draws, average, loss
+        self.network, self.loss, self.follows = network, Loss(loss), Follows(follows)
+        fixed = self.follows is Follows.FIXED and network.noisy
+        self._draws = network.draws(n_draws, generator=generator, in_blocks=True, fixed=fixed, shared=shared)
         self._generator = generator
-        self._seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device)) if fixed else None
-        self._seen, self._warned = False, False
-        self._moved: dict[str, Covariance] | None = None
-        self._samplers: dict[str, Sampler] = {}
+        self._evaluated, self._warned = False, False
+
+    @property
+    def n_draws(self) -> int:
+        """K."""
+        return self._draws.n_draws
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether an image has the same loss whenever it is evaluated: without noise, or under fixed draws."""
+        return not self.network.noisy or self.follows is Follows.FIXED
 
     def logits(self, images: Tensor) -> Tensor:
         """(K, batch, classes); gradients flow where they are on."""
-        generator, noises = self._generator, self._sources(images.device)
-        if self._seed is not None:
-            generator = torch.Generator(generator.device).manual_seed(self._seed)
-        with inject(self.model, noises, generator=generator, draws=self.n_draws):
-            return self.model(images).unflatten(0, (self.n_draws, -1))
-
-    def _sources(self, device: torch.device) -> Mapping[str, Covariance | Sampler]:
-        """The noises on the images' device; samplers of those that are cheaper to draw in blocks."""
-        if self._moved is None:  # once: a covariance that is moved may have to be factorised
-            self._moved = {
-                name: noise if noise.trainable or noise.device == device else noise.to(device=device)
-                for name, noise in self.noises.items()
-            }
-            self._samplers = {
-                name: noise.sampler(generator=self._generator, block=min(BLOCK, max(MOST_NUMBERS // noise.n, 1)))
-                for name, noise in self._moved.items()
-                if isinstance(noise, Dense | LowRankPlusDiagonal) and not noise.trainable and self._seed is None
-            }
-        return {**self._moved, **self._samplers}
+        return self._draws.logits(images)
 
     def value(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
         """The loss of each image, without gradient: (batch,)."""
@@ -117,29 +108,27 @@ class Objective:
             with FastGradients():
                 logits = self.logits(images)
             loss = self.of(logits, labels, targets)
-            found = torch.autograd.grad(loss.sum(), images, allow_unused=True)[0] if loss.requires_grad else None
-        return loss.detach(), self._checked(found), logits.detach().mean(0)
+            gradient = None
+            if loss.requires_grad:
+                # No image has a part in another's loss: the gradient of the sum is that of each.
+                gradient = torch.autograd.grad(loss.sum(), images, allow_unused=True)[0]
+        return loss.detach(), self._checked(gradient), logits.detach().mean(0)
 
     def of(self, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
         """The loss of each image that these logits (K, batch, classes) give: (batch,)."""
-        if self.average == "logits":
+        if self.follows is Follows.MEAN_LOGITS:
             logits = logits.mean(0, keepdim=True)
-        loss = LOSSES[self.loss]
         if len(logits) == 1:
-            return loss(logits[0], labels, targets)
-        draws = len(logits)
-        repeated = None if targets is None else targets.repeat(draws)
-        return loss(logits.flatten(0, 1), labels.repeat(draws), repeated).view(draws, -1).mean(0)
+            return self.loss(logits[0], labels, targets)
+        n_draws = len(logits)
+        repeated = None if targets is None else targets.repeat(n_draws)
+        return self.loss(logits.flatten(0, 1), labels.repeat(n_draws), repeated).view(n_draws, -1).mean(0)
 
-    def fresh(self, n_draws: int) -> "Objective":
-        """The same loss on `n_draws` draws of its own."""
+    def fresh(self, n_draws: int, *, loss: Loss | None = None) -> "Objective":
+        """The same loss, or another, on draws of its own that no step has seen."""
+        follows = Follows.MEAN_LOGITS if self.follows is Follows.MEAN_LOGITS else Follows.AVERAGED
         return Objective(
-            self.model,
-            self.noises,
-            n_draws=n_draws,
-            average=self.average,
-            loss=self.loss,
-            generator=self._generator,
+            self.network, n_draws=n_draws, loss=loss or self.loss, follows=follows, generator=self._generator
         )
 
     def _checked(self, gradient: Tensor | None) -> Tensor:
@@ -149,7 +138,8 @@ class Objective:
         smallest, largest = (float(extreme) for extreme in size.aminmax())
         if not largest < float("inf"):
             raise GradientError(f"expected finite gradients, got NaN or infinity for {_share(~torch.isfinite(size))}")
-        if largest == 0 and not self._seen:
+        # Only at first: what is left of a batch after early stopping may well be flat.
+        if largest == 0 and not self._evaluated:
             raise GradientError(
                 f"expected gradients that are not all zero, got only zeros for {len(size)} of {len(size)} images: a "
                 "layer that is not differentiable, or logits so far apart that the loss is flat"
@@ -161,7 +151,7 @@ class Objective:
                 "survival is no evidence of robustness"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=2)
-        self._seen = True
+        self._evaluated = True
         return gradient
 
 
@@ -170,55 +160,71 @@ def _share(chosen: Tensor) -> str:
 
 
 def expected_loss(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    noises: Mapping[str, Covariance],
-    n_draws: int,
-    generator: torch.Generator,
+    network: NoisyNetwork, images: Tensor, labels: Tensor, *, n_draws: int, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of each image, averaged over `n_draws` noise draws, with gradients: (batch,)."""
-    objective = Objective(model, noises, n_draws=n_draws, generator=generator)
+    """Cross-entropy of each image, averaged over draws of the noise, with gradients.
+
+    (1/K) Σ_k −log softmax(z_k)_y, unbiased for its expectation over the noise, whatever K.
+
+    Parameters
+    ----------
+    network : NoisyNetwork
+        The classifier with its noise.
+    images : torch.Tensor
+        (batch, channel, row, column), in [0, 1].
+    labels : torch.Tensor
+        int64 (batch,).
+    n_draws : int
+        K.
+    generator : torch.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    torch.Tensor
+        The loss of each image, (batch,).
+
+    Examples
+    --------
+    >>> from neurovar.covariance import Diagonal
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> x, y = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    >>> network = NoisyNetwork(model, {"1": Diagonal.isotropic(2)}, images=x)
+    >>> expected_loss(network, x, y, n_draws=5, generator=torch.Generator()).shape
+    torch.Size([3])
+    """
+    objective = Objective(network, n_draws=n_draws, generator=generator)
     return objective.of(objective.logits(images), labels)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """−log softmax(z)_y: (batch,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
+class Best:
+    """For each image, of the candidates offered, one that the network gets wrong; of those, the one of highest loss.
 
+    On a noisy network both are judged by max(K, 10) fresh draws of each candidate: the class by the mean of their
+    logits, never by a single lucky draw. The loss that a candidate was chosen by is the largest of many noisy ones and
+    so too high (the winner's curse); on fresh draws it is unbiased. Of equals the first is kept.
+    """
 
-def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Difference of logits ratio: (batch,)."""
-    ordered = _largest(logits, 3, "dlr")
-    true = logits.gather(1, labels[:, None]).squeeze(1)
-    rival = torch.where(logits.argmax(1) == labels, ordered[:, 1], ordered[:, 0])
-    return -(true - rival) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
+    def __init__(self, objective: Objective, labels: Tensor, *, loss: Loss | None = None) -> None:
+        self._judge = objective.fresh(max(objective.n_draws, FRESH_DRAWS), loss=loss)
+        self._labels = labels
+        self.images: Tensor = torch.empty(0)
+        """The best candidates."""
+        self.wrong: Tensor = torch.zeros_like(labels, dtype=torch.bool)
+        """Whether the network gets them wrong: (batch,)."""
+        self.loss: Tensor = torch.empty(0)
+        """Their mean loss: (batch,)."""
 
-
-def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Difference of logits ratio towards a target class: (batch,)."""
-    if targets is None:
-        raise ValueError("expected target classes for the loss targeted_dlr, got none")
-    ordered = _largest(logits, 4, "targeted_dlr")
-    true, rival = (logits.gather(1, classes[:, None]).squeeze(1) for classes in (labels, targets))
-    return -(true - rival) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12)
-
-
-def _largest(logits: Tensor, k: int, loss: str) -> Tensor:
-    if logits.shape[1] < k:
-        raise GradientError(f"expected at least {k} classes for the loss {loss}, got {logits.shape[1]}")
-    return logits.topk(k, dim=1).values
-
-
-def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """By how much the largest other logit exceeds that of the label: (batch,)."""
-    true = logits.gather(1, labels[:, None]).squeeze(1)
-    return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - true
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "dlr": dlr,
-    "targeted_dlr": targeted_dlr,
-    "margin": margin,
-}
+    def offer(self, candidates: Tensor) -> None:
+        """One more candidate for each image."""
+        with torch.no_grad():
+            logits = self._judge.logits(candidates)
+            loss = self._judge.of(logits, self._labels)
+        wrong = logits.mean(0).argmax(1) != self._labels
+        if not len(self.images):
+            self.images, self.wrong, self.loss = candidates, wrong, loss
+            return
+        # Wrong before right, whatever the loss: a loss may be high although the true class is still the likeliest.
+        better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (loss > self.loss))
+        self.images = torch.where(better[:, None, None, None], candidates, self.images)
+        self.wrong, self.loss = torch.where(better, wrong, self.wrong), torch.where(better, loss, self.loss)

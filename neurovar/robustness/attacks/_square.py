@@ -1,71 +1,70 @@
 """The Square attack."""
 
 import math
-from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neurovar.covariance import Covariance
-from neurovar.robustness.attacks._ball import Norm, check_norm, project
-from neurovar.robustness.attacks._checks import check
-from neurovar.robustness.attacks._objective import NO_NOISE, Average
-from neurovar.robustness.attacks._search import search
+from neurovar.networks import NoisyNetwork
+from neurovar.robustness.attacks._choices import Norm
+from neurovar.robustness.attacks._preble2026 import ToolboxSquare
+from neurovar.robustness.attacks._search import Moves, SearchAttack
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, out of 10,000, after which the share of pixels in a square is halved."""
+SMALLEST_L2 = 5
+"""Sides of images under L2: the tiles of the start are a fifth of it, and need a pixel each."""
 
 
-def square(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float,
-    n_queries: int,
-    generator: torch.Generator,
-    noises: Mapping[str, Covariance] = NO_NOISE,
-    n_draws: int = 1,
-    average: Average = "loss",
-    fixed: bool = False,
-    norm: Norm = "linf",
-    p_init: float = 0.8,
-    n_restarts: int = 1,
-    early_stopping: bool = False,
-) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Square(SearchAttack):
     """Square attack: a random search without gradients, which changes a square window of the image at a time.
 
     From random vertical stripes (L∞) or tiles (L2), each query proposes a window at a random place, of p·height·width
     pixels, and keeps it where the margin loss max_{i≠y} z_i − z_y rises. p starts at `p_init` and is halved after 10,
     50, 200, … of 10,000 queries, scaled to `n_queries`. Each image has windows of its own.
 
-    On a noisy network the loss is the mean over K = `n_draws` draws, and each query evaluates incumbent and candidate
-    anew under the same fresh draws. A stored loss would be the best of many noisy ones, which no later candidate beats
-    (the winner's curse); common draws leave only the noise of the difference. All images of a batch share the K draws,
-    which leaves each image's comparison as it is and makes its cost that of the 2·K forward passes. A query is one
-    candidate, whatever K; of as many passes, few draws and many queries have gained more than many draws a query.
+    On a noisy network the loss is the mean over K draws, and each query evaluates incumbent and candidate anew under
+    the same fresh draws. A stored loss would be the best of many noisy ones, which no later candidate beats (the
+    winner's curse); common draws leave only the noise of the difference. All images of a batch share the K draws, which
+    leaves each image's comparison as it is and makes its cost that of the 2·K forward passes. A query is one candidate,
+    whatever K; of as many passes, few draws and many queries have gained more than many draws a query.
 
     Parameters
     ----------
-    model, images, labels, epsilon, noises, n_draws, average : as for `fgm`.
-    fixed : the same K draws in all queries; each candidate is then evaluated once.
-    early_stopping : an image is not attacked further once the network gets it wrong: much faster where the noise-free
-        network itself is judged, and too weak where its images are for another one.
-
-    Returns
-    -------
-    adversarial images, same shape, in [0, 1], within ε of `images`: of each image and what the restarts made of it, the
-    one that the network gets wrong, or else that of highest loss, by fresh draws. (AutoAttack gives survivors back as
-    they were.)
+    epsilon : float
+        The largest size of a perturbation, in units of the pixels, in the norm.
+    n_queries : int, optional
+        The number of candidates of each restart.
+    n_draws : int, optional
+        K, the number of draws of the noise in each comparison. With `follows="fixed"` they are the same K in all
+        queries, and each candidate is evaluated once.
+    n_restarts : int, optional
+        How often to set out from other stripes or tiles.
+    p_init : float, optional
+        The share of the pixels in the first windows, above 0 and up to 1.
+    early_stopping : bool, optional
+        An image is not attacked further once the network gets it wrong: much faster where the noise-free network
+        itself is judged.
+    norm : str, optional
+        "linf" or "l2".
+    follows : str, optional
+        Whose loss it follows: see `Follows`.
 
     Raises
     ------
-    ValueError : as for `fgm`, except for gradients; n_queries or n_restarts below 1, p_init outside (0, 1], images of
-        less than 5 × 5 under l2.
+    ValueError
+        For an ε that is not above 0 and finite, numbers below 1, p_init outside (0, 1], or an unknown norm or
+        `follows`; when called, for early stopping under noise, or images of less than 5 × 5 under l2.
+
+    Notes
+    -----
+    What comes out is, of each image and what the restarts made of it, the one that the network gets wrong, or else that
+    of highest loss, by fresh draws. (AutoAttack gives survivors back as they were.)
 
     References
     ----------
@@ -73,62 +72,59 @@ def square(
 
     Examples
     --------
-    >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)).eval()
     >>> x, y = torch.full((3, 1, 4, 4), 0.5), torch.tensor([0, 1, 0])
-    >>> adversarial = square(model, x, y, epsilon=0.1, n_queries=20, generator=torch.Generator())
+    >>> adversarial = Square(0.1, n_queries=20)(NoisyNetwork(model, images=x), x, y, generator=torch.Generator())
     >>> round(float((adversarial - x).abs().max()), 6)
     0.1
     """
-    check_norm(norm)
-    check(model, images, labels, epsilon, noises)
-    if n_queries < 1 or n_restarts < 1 or not 0 < p_init <= 1:
-        raise ValueError(
-            f"expected n_queries ≥ 1, n_restarts ≥ 1 and p_init in (0, 1], got {n_queries}, {n_restarts}, {p_init}"
-        )
-    if norm == "l2" and min(images.shape[2:]) < 5:
-        raise ValueError(f"expected images of at least 5 × 5 under l2, got {tuple(images.shape[2:])}")
-    kind: type[_Moves] = _LinfMoves if norm == "linf" else _L2Moves
-    moves = kind(images, epsilon, p_init, n_queries, generator)
-    return search(
-        model,
-        images,
-        labels,
-        moves.start,
-        moves.propose,
-        n_queries=n_queries,
-        n_restarts=n_restarts,
-        noises=noises,
-        n_draws=n_draws,
-        average=average,
-        fixed=fixed,
-        early_stopping=early_stopping,
-        generator=generator,
-    )
+
+    name: ClassVar[str] = "square"
+    n_queries: int = 5000
+    n_draws: int = 5
+    n_restarts: int = 1
+    p_init: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_counts("n_queries", "n_restarts")
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"expected p_init in (0, 1], got {self.p_init}")
+
+    @staticmethod
+    def preble2026(epsilon: float, *, n_steps: int = 100) -> ToolboxSquare:
+        """As Preble et al. 2026 (arXiv:2606.13801) ran it: 100 windows, and single draws that decide."""
+        return ToolboxSquare(epsilon, n_steps=n_steps)
+
+    @property
+    def efforts(self) -> dict[str, float]:
+        """How hard it tries; restarts count where there are several, which the attack's authors do not have."""
+        efforts = super().efforts
+        return efforts if self.n_restarts > 1 else {k: v for k, v in efforts.items() if k != "n_restarts"}
+
+    def run(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The best of the image and the restarts; see `Attack.run`."""
+        if self.norm is Norm.L2 and min(images.shape[2:]) < SMALLEST_L2:
+            raise ValueError(f"expected images of at least 5 × 5 under l2, got {tuple(images.shape[2:])}")
+        return self.search(network, images, labels, generator, n_queries=self.n_queries, n_restarts=self.n_restarts)
+
+    def moves(self, images: Tensor, generator: torch.Generator) -> "_Windows":
+        """Stripes or tiles, and windows."""
+        return (_LinfWindows if self.norm is Norm.LINF else _L2Windows)(self, images, generator)
 
 
-@dataclass(frozen=True, eq=False)
-class _Moves(ABC):
-    """Where a search starts and what it proposes. Random numbers are drawn for all images, whichever are attacked."""
+class _Windows(Moves):
+    """Random numbers are drawn for all images, whichever are attacked, so that none depends on the others."""
 
-    images: Tensor
-    epsilon: float
-    p_init: float
-    n_queries: int
-    generator: torch.Generator
-
-    @abstractmethod
-    def start(self) -> Tensor:
-        """Images to set out from."""
-
-    @abstractmethod
-    def propose(self, query: int, current: Tensor, rows: Tensor) -> Tensor:
-        """A candidate for each of these rows, which are at `current`."""
+    def __init__(self, attack: Square, images: Tensor, generator: torch.Generator) -> None:
+        self.attack, self.images, self.generator = attack, images, generator
+        self.epsilon = attack.epsilon
 
     def side(self, query: int) -> int:
         """Of the square window, in pixels."""
         height, width = self.images.shape[2:]
-        p = self.p_init / 2 ** bisect_left(HALVED_AFTER, int(query / self.n_queries * 10_000))
+        n_halvings = bisect_left(HALVED_AFTER, int(query / self.attack.n_queries * 10_000))
+        p = self.attack.p_init / 2**n_halvings
         return max(1, min(height, width, round(math.sqrt(p * height * width))))
 
     def corners(self, side: int, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +141,7 @@ class _Moves(ABC):
         return (2 * self.uniform(*self.images.shape[:2], 1, 1) - 1).sign()
 
 
-class _LinfMoves(_Moves):
+class _LinfWindows(_Windows):
     def start(self) -> Tensor:
         """Vertical stripes of ±ε."""
         n, channels, _, width = self.images.shape
@@ -159,7 +155,7 @@ class _LinfMoves(_Moves):
         height, width = (torch.arange(size, device=rows.device) for size in self.images.shape[2:])
         inside = _between(height, top, side)[:, None, :, None] & _between(width, left, side)[:, None, None, :]
         moved = current + 2 * self.epsilon * self.signs()[rows] * inside
-        return project(moved, self.images[rows], self.epsilon, "linf")
+        return Norm.LINF.project(moved, self.images[rows], self.epsilon)
 
 
 def _between(positions: Tensor, first: Tensor, count: int) -> Tensor:
@@ -167,7 +163,7 @@ def _between(positions: Tensor, first: Tensor, count: int) -> Tensor:
     return (positions >= first[:, None]) & (positions < first[:, None] + count)
 
 
-class _L2Moves(_Moves):
+class _L2Windows(_Windows):
     def start(self) -> Tensor:
         """Tiles of a fifth of the image's side, each a bump beside a dent, scaled to length ε."""
         images = self.images

@@ -1,24 +1,19 @@
 """The networks that a noisy one is to be compared with, matched in trace or in clean accuracy."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import partial
-from math import inf, nan
-from typing import Any
+from math import nan
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from neurovar.covariance import Covariance, Diagonal
-from neurovar.networks import adversarial_train, gaussian_train, in_workers, reinitialised, retrain, retrain_many
+from neurovar.covariance import Covariance
+from neurovar.networks import Control, NoisyNetwork, Origin, in_workers
 from neurovar.noise import CONTROLS, with_controls
-from neurovar.robustness.baselines._matching import Match, clean_accuracy, match_clean_accuracy
-from neurovar.robustness.evaluation._networks import NoisyNetwork
+from neurovar.robustness.baselines._making import INPUT, CleanAccuracy, Maker, Recipe, Selection, Training
+from neurovar.robustness.baselines._matching import Match, clean_accuracy
 
-INPUT = "input"
 DESCRIPTIONS = {
     "full": "noise in training and at test",
     "none": "no noise: the same layers retrained without it",
@@ -36,142 +31,25 @@ DESCRIPTIONS = {
     "gaussian_augmentation": "independent Gaussian noise on every pixel in training of all layers anew, none at test",
     "adversarial": "attacked images in training of all layers anew, no noise",
 }
-NEEDS = {
-    "input_gaussian": "needs sigma=",
-    "gaussian_augmentation": "needs sigma=",
-    "adversarial": "needs attack= and ratio=",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class CleanAccuracy:
-    """How `with_baselines` matches clean accuracies: see `match_clean_accuracy`.
-
-    images, labels : for validation; neither those of the training nor those of the test.
-    factor : every trace, σ and ratio is sought between itself / factor and itself · factor, and a ratio up to 1.
-    """
-
-    images: Tensor
-    labels: Tensor
-    tolerance: float
-    factor: float
-    n_draws: int
-    max_evaluations: int
-
-    def __post_init__(self) -> None:
-        if not 1 < self.factor < inf:
-            raise ValueError(f"expected a finite factor above 1, got {self.factor}")
 
 
 class Baselines(dict[str, NoisyNetwork]):
     """Networks by name, "full" first.
 
-    about : Dataset over `noise`: `description` in words, `layer`, `trace` (of the noise at test), `amount` (what was
-        scaled: `amount_of` says whether trace, sigma or ratio), `matched_by` and, where clean accuracy was matched,
-        `clean_accuracy` with its `standard_error` on the images of the search, `reached`, `n_evaluations`, `said`.
-    left_out : what could not be made or was not asked for, and why.
+    Attributes
+    ----------
+    about : xarray.Dataset
+        Over `noise`: `description` in words, `layer`, `trace` (of the noise at test), `amount` (what was scaled:
+        `amount_of` says whether trace, sigma or ratio), `matched_by` and, where clean accuracy was matched,
+        `clean_accuracy` with its `standard_error` on the images of the search, `reached`, `n_evaluations`, `message`.
+    left_out : dict of str to str
+        What could not be made or was not asked for, and why.
     """
 
     def __init__(self, networks: Mapping[str, NoisyNetwork], about: xr.Dataset, left_out: Mapping[str, str]) -> None:
         super().__init__(networks)
         self.about = about
         self.left_out = dict(left_out)
-
-
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """How every network is trained: with the same seed, so that they differ in what they are trained on alone."""
-
-    base: nn.Sequential
-    images: Tensor
-    labels: Tensor
-    layer: str
-    seed: int
-    source: str
-    options: dict[str, Any]
-
-    def generator(self) -> torch.Generator:
-        return torch.Generator(self.images.device).manual_seed(self.seed)
-
-    def retrained(self, noises: Sequence[Covariance | None], n_jobs: int) -> list[nn.Sequential]:
-        n = len(noises)
-        return retrain_many(
-            [self.base] * n,
-            self.images,
-            self.labels,
-            layer=self.layer,
-            noises=noises,
-            seeds=[self.seed] * n,
-            n_jobs=n_jobs,
-            **self.options,
-        )
-
-    def noisy(self, model: nn.Module, noise: Covariance | None) -> NoisyNetwork:
-        return NoisyNetwork(model) if noise is None else NoisyNetwork(model, {self.layer: noise}, source=self.source)
-
-    def with_noise(self, trace: float, *, noise: Covariance) -> NoisyNetwork:
-        scaled = noise.scale_to(trace=trace)
-        return self.noisy(self.retrained([scaled], 1)[0], scaled)
-
-    def train_only(self, trace: float, *, noise: Covariance) -> NoisyNetwork:
-        return NoisyNetwork(self.with_noise(trace, noise=noise).model, source=self.source)
-
-    def test_only(self, trace: float, *, model: nn.Module, noise: Covariance) -> NoisyNetwork:
-        return self.noisy(model, noise.scale_to(trace=trace))
-
-    def with_input(self) -> nn.Sequential:
-        """The base with an identity first, where pixels get noise, and after which all layers start afresh."""
-        return nn.Sequential(OrderedDict([(INPUT, nn.Identity()), *self.base.named_children()])).eval()
-
-    def input_gaussian(self, sigma: float) -> NoisyNetwork:
-        pixels = self.images[0].numel()
-        noise = Diagonal(torch.full((pixels,), sigma**2, dtype=self.images.dtype, device=self.images.device))
-        model = retrain(
-            self.with_input(),
-            self.images,
-            self.labels,
-            layer=INPUT,
-            noise=noise,
-            generator=self.generator(),
-            **self.options,
-        )
-        return NoisyNetwork(model, {INPUT: noise}, source=f"gaussian σ={sigma:g} at the input")
-
-    def anew(self, train: Callable[..., nn.Module]) -> NoisyNetwork:
-        fresh = reinitialised(self.with_input(), layer=INPUT, rng=self.seed)
-        return NoisyNetwork(train(fresh, self.images, self.labels, generator=self.generator(), **self.options))
-
-    def gaussian_augmentation(self, sigma: float) -> NoisyNetwork:
-        return self.anew(partial(gaussian_train, sigma=sigma))
-
-    def adversarial(self, ratio: float, *, attack: Callable[..., Tensor]) -> NoisyNetwork:
-        return self.anew(partial(adversarial_train, attack=attack, ratio=ratio))
-
-
-@dataclass(frozen=True, eq=False)
-class _Recipe:
-    """How to make a network with any amount of what it is trained with."""
-
-    make: Callable[[float], NoisyNetwork]
-    amount: float
-    amount_of: str
-
-    def made(self, accuracy: float | None, match: CleanAccuracy | None, seed: int) -> Match | NoisyNetwork:
-        if match is None or accuracy is None:
-            return self.make(self.amount)
-        high = self.amount * match.factor
-        return match_clean_accuracy(
-            self.make,
-            match.images,
-            match.labels,
-            accuracy=accuracy,
-            low=self.amount / match.factor,
-            high=min(high, 1.0) if self.amount_of == "ratio" else high,
-            tolerance=match.tolerance,
-            n_draws=match.n_draws,
-            max_evaluations=match.max_evaluations,
-            generator=torch.Generator(match.images.device).manual_seed(seed),
-        )
 
 
 def with_baselines(
@@ -181,18 +59,11 @@ def with_baselines(
     *,
     layer: str,
     noise: Covariance,
-    source: str,
-    n_epochs: int,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    seed: int,
-    mean_shift: Tensor | None = None,
-    sigma: float | None = None,
-    attack: Callable[..., Tensor] | None = None,
-    ratio: float | None = None,
-    only: Sequence[str] | None = None,
+    origin: Origin | None = None,
+    training: Training,
+    selection: Selection | None = None,
     match: CleanAccuracy | None = None,
-    n_jobs: int,
+    n_jobs: int = 1,
 ) -> Baselines:
     """`base` retrained under a noise, and every network that this one has to be compared with.
 
@@ -211,27 +82,42 @@ def with_baselines(
     Matching. By default what has noise at the layer has noise of one trace; the last three have no trace there, and
     are not matched: σ and `ratio` are as given. With `match` the trace, σ or ratio of each is sought at which its clean
     accuracy on the images of `match` is that of `full` (`match_clean_accuracy`, whose bias is stated there), except
-    for `none`, which has nothing to vary. Where it is not found the nearest is returned, and its `matched_by` is "".
+    for `none`, which has nothing to vary. Where it is not reached the nearest is returned, and its `matched_by` is "".
 
     Parameters
     ----------
-    base : a trained network; `images`, `labels` : what to train on, as for `networks.train`.
-    noise : over the units of `layer`, at the trace that is wanted; `source` : what it was made from, in words.
-    seed : of every training, of the controls, and of the draws of the search.
-    mean_shift : (unit,) its direction, such as the mean of the deviations that the noise comes from.
-    sigma : of the Gaussian noise, in units of pixels in [0, 1].
-    attack, ratio : as for `networks.adversarial_train`.
-    only : names of what is wanted beside `full`; by default all that can be made from what is given.
-    n_jobs : worker processes on CPUs, as for `networks.train_many`: the same networks for any number.
+    base : torch.nn.Sequential
+        A trained network.
+    images : torch.Tensor
+        (image, channel, row, column): what to train on, as for `networks.train`.
+    labels : torch.Tensor
+        int64 (image,).
+    layer : str
+        Where the noise is.
+    noise : Covariance
+        Over the units of `layer`, at the trace that is wanted.
+    origin : Origin, optional
+        What the noise was made from.
+    training : Training
+        How every network is trained, and the seed of every training, of the controls, and of the draws of the search.
+    selection : Selection, optional
+        Which networks are wanted, and what they need; by default all that need nothing.
+    match : CleanAccuracy, optional
+        How clean accuracies are matched, in place of traces.
+    n_jobs : int, optional
+        Worker processes on CPUs, as for `networks.train_many`: the same networks for any number.
 
     Returns
     -------
-    Baselines : {name: NoisyNetwork}, for `evaluate`, with `about` (what each is, and how well it is matched) and
-        `left_out`. `result.assign_coords(baselines.about[["description", "amount"]])` labels a result of `evaluate`.
+    Baselines
+        {name: NoisyNetwork}, for `evaluate`: all but "full" and "none" are controls of "full". With `about` (what each
+        is, and how well it is matched) and `left_out`.
+        `result.assign_coords(baselines.about[["description", "amount"]])` labels a result of `evaluate`.
 
     Raises
     ------
-    ValueError : for a name in `only` that is unknown or needs what is not given, a base that has a layer "input", or as
+    ValueError
+        For a name in `selection` that is unknown or needs what is not given, a base that has a layer "input", or as
         `networks.retrain`, `networks.adversarial_train` and `match_clean_accuracy`.
 
     References
@@ -240,129 +126,83 @@ def with_baselines(
 
     Examples
     --------
+    >>> import torch
+    >>> from neurovar.covariance import Diagonal
     >>> from neurovar.networks import small_network
     >>> g = torch.Generator().manual_seed(0)
     >>> x, y = torch.rand(64, 1, 28, 28, generator=g), torch.arange(64) % 10
     >>> networks = with_baselines(small_network(rng=0), x, y, layer="layer3", noise=Diagonal.isotropic(32),
-    ...     source="example", n_epochs=1, seed=0, only=["none", "train_only", "test_only", "rotated"], n_jobs=1)
+    ...     training=Training(n_epochs=1, seed=0), selection=Selection(["none", "train_only", "test_only", "rotated"]))
     >>> list(networks)
     ['full', 'none', 'train_only', 'test_only', 'rotated']
     >>> networks["train_only"].noises, networks["rotated"].noises["layer3"].trace()
     ({}, 32.0)
+    >>> networks["rotated"].control
+    Control(kind='rotated', of='full', matched_by='trace')
     """
     if INPUT in dict(base.named_children()):
         raise ValueError(f"expected a base without a layer {INPUT!r}, which the noise of the input takes, got one")
-    wanted = None if only is None else [name for name in only if name in CONTROLS]
-    controls = with_controls(noise, rng=seed, mean_shift=mean_shift, only=wanted)
-    left_out = _left_out(controls.left_out, sigma, attack, ratio, only)
+    selection, seed = selection or Selection(), training.seed
+    wanted = None if selection.only is None else [name for name in selection.only if name in CONTROLS]
+    controls = with_controls(noise, rng=seed, mean_shift=selection.mean_shift, only=wanted)
+    left_out = selection.left_out(controls.left_out, DESCRIPTIONS)
     kept = {name: control for name, control in controls.items() if name in CONTROLS and name not in left_out}
-    options = {"n_epochs": n_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    training = _Training(base, images, labels, layer, seed, source, options)
-
+    maker = Maker(base, images, labels, layer, training, origin)
     noises = {"full": noise, "none": None} | (kept if match is None else {})
-    models = dict(zip(noises, training.retrained(list(noises.values()), n_jobs)))
-    networks = {name: training.noisy(models[name], each) for name, each in noises.items()}
-    networks["train_only"] = NoisyNetwork(models["full"], source=source)
-    networks["test_only"] = training.noisy(models["none"], noise)
-    recipes = _trained_anew(training, sigma, attack, ratio)
+    models = dict(zip(noises, maker.retrained(list(noises.values()), n_jobs)))
+    networks = {name: maker.noisy(models[name], given) for name, given in noises.items()}
+    networks["train_only"] = maker.noisy(models["full"], None, origin)
+    networks["test_only"] = maker.noisy(models["none"], noise)
+    recipes = maker.recipes(selection)
     if match is not None:
-        recipes = _noisy(training, noise, models["none"], kept) | recipes
+        recipes = maker.recipes_at_layer(noise, models["none"], kept) | recipes
     recipes = {name: recipe for name, recipe in recipes.items() if name not in left_out}
-    accuracy = None if match is None else _accuracy(networks["full"], match, seed)
-    work = [partial(recipe.made, accuracy, match, seed) for recipe in recipes.values()]
+    accuracy = None
+    if match is not None:
+        accuracy = clean_accuracy(
+            networks["full"], match.images, match.labels, n_draws=match.n_draws, generator=match.generator(seed)
+        )
+    work = [partial(recipe.make_matched, accuracy, match, seed) for recipe in recipes.values()]
     made = dict(zip(recipes, in_workers(work, n_jobs if images.device.type == "cpu" else 1)))
-    networks |= {name: each.network if isinstance(each, Match) else each for name, each in made.items()}
+    matches = {name: result for name, result in made.items() if isinstance(result, Match)}
+    networks |= {name: result.network if isinstance(result, Match) else result for name, result in made.items()}
     ordered = {name: networks[name] for name in DESCRIPTIONS if name in networks and name not in left_out}
-    matches = {name: each for name, each in made.items() if isinstance(each, Match)}
     return _labelled(ordered, noise.trace(), layer, recipes, matches, accuracy, left_out)
-
-
-def _left_out(
-    of_controls: Mapping[str, str],
-    sigma: float | None,
-    attack: Callable[..., Tensor] | None,
-    ratio: float | None,
-    only: Sequence[str] | None,
-) -> dict[str, str]:
-    """Why networks are not made, by name."""
-    if (attack is None) != (ratio is None):
-        raise ValueError(f"expected attack and ratio together, got {attack} and {ratio}")
-    if sigma is not None and not 0 < sigma < inf:
-        raise ValueError(f"expected a finite sigma above 0, got {sigma}")
-    needs = {name: why for name, why in of_controls.items() if why != "not asked for"}
-    needs |= {name: NEEDS[name] for name in ("input_gaussian", "gaussian_augmentation") if sigma is None}
-    needs |= {"adversarial": NEEDS["adversarial"]} if attack is None else {}
-    if only is None:
-        return needs
-    unknown = [name for name in only if name not in DESCRIPTIONS]
-    if unknown or isinstance(only, str):
-        raise ValueError(f"expected names of baselines ({', '.join(DESCRIPTIONS)}), got {only!r}")
-    for name in only:
-        if name in needs:
-            raise ValueError(f"expected what the baseline {name!r} needs, got none: it {needs[name]}")
-    return {name: needs.get(name, "not asked for") for name in DESCRIPTIONS if name not in ("full", *only)}
-
-
-def _trained_anew(
-    training: _Training, sigma: float | None, attack: Callable[..., Tensor] | None, ratio: float | None
-) -> dict[str, _Recipe]:
-    recipes = {}
-    if sigma is not None:
-        recipes["input_gaussian"] = _Recipe(training.input_gaussian, sigma, "sigma")
-        recipes["gaussian_augmentation"] = _Recipe(training.gaussian_augmentation, sigma, "sigma")
-    if attack is not None and ratio is not None:
-        recipes["adversarial"] = _Recipe(partial(training.adversarial, attack=attack), ratio, "ratio")
-    return recipes
-
-
-def _noisy(
-    training: _Training, noise: Covariance, none: nn.Module, controls: Mapping[str, Covariance]
-) -> dict[str, _Recipe]:
-    make = {
-        "train_only": partial(training.train_only, noise=noise),
-        "test_only": partial(training.test_only, model=none, noise=noise),
-        **{name: partial(training.with_noise, noise=control) for name, control in controls.items()},
-    }
-    return {name: _Recipe(each, noise.trace(), "trace") for name, each in make.items()}
-
-
-def _accuracy(full: NoisyNetwork, match: CleanAccuracy, seed: int) -> float:
-    generator = torch.Generator(match.images.device).manual_seed(seed)
-    return clean_accuracy(full, match.images, match.labels, n_draws=match.n_draws, generator=generator)
 
 
 def _labelled(
     networks: Mapping[str, NoisyNetwork],
     trace: float,
     layer: str,
-    recipes: Mapping[str, _Recipe],
+    recipes: Mapping[str, Recipe],
     matches: Mapping[str, Match],
     accuracy: float | None,
     left_out: Mapping[str, str],
 ) -> Baselines:
-    """The networks, with what they are matched by, and the table of them."""
+    """The networks, as controls of "full" that are matched by something, and the table of them."""
     rows, labelled = [], {}
     for name, network in networks.items():
-        recipe, found = recipes.get(name), matches.get(name)
+        recipe, match = recipes.get(name), matches.get(name)
         amount_of = recipe.amount_of if recipe else "" if name == "none" else "trace"
         matched_by = "trace" if not recipe and name != "none" else ""
         if accuracy is not None:
-            matched_by = "clean_accuracy" if name == "full" or (found and found.reached) else ""
-        labelled[name] = replace(network, matched_by=matched_by)
+            matched_by = "clean_accuracy" if name == "full" or (match and match.reached) else ""
+        control = None if name in ("full", "none") else Control(name, of="full", matched_by=matched_by)
+        labelled[name] = network.with_noises(network.noises, origin=network.origin, control=control)
         given = recipe.amount if recipe else trace if amount_of else nan
         rows.append(
             {
                 "description": DESCRIPTIONS[name],
-                "layer": ", ".join(network.noises) or (layer if name == "train_only" else ""),
-                "trace": sum(each.trace() for each in network.noises.values()),
+                "layer": ", ".join(network.layers) or (layer if name == "train_only" else ""),
+                "trace": network.trace,
                 "amount_of": amount_of,
-                "amount": found.amount if found else given,
+                "amount": match.amount if match else given,
                 "matched_by": matched_by,
-                "clean_accuracy": found.accuracy if found else accuracy if name == "full" and accuracy else nan,
-                "standard_error": found.standard_error if found else nan,
-                "reached": bool(found.reached) if found else matched_by != "",
-                "n_evaluations": found.n_evaluations if found else 0,
-                "said": found.said if found else "",
+                "clean_accuracy": match.accuracy if match else accuracy if name == "full" and accuracy else nan,
+                "standard_error": match.standard_error if match else nan,
+                "reached": bool(match.reached) if match else matched_by != "",
+                "n_evaluations": match.n_evaluations if match else 0,
+                "message": match.message if match else "",
             }
         )
     table = {key: ("noise", np.array([row[key] for row in rows])) for key in rows[0]}

@@ -8,8 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from neurovar.networks import check_labels, inject
-from neurovar.robustness.evaluation._networks import NoisyNetwork
+from neurovar.networks import NoisyNetwork, check_labels
 
 Make = Callable[[float], NoisyNetwork]
 BATCH = 100
@@ -19,12 +18,25 @@ BATCH = 100
 class Match:
     """The network whose clean accuracy came nearest to the wanted one, of all that a search tried.
 
-    amount : trace, σ, ratio or whatever the network was made from.
-    accuracy, standard_error : its clean accuracy on the images of the search. The standard error √(p(1 − p)/(n + 4)),
-        with two right and two wrong answers added to the n so that it is not 0 at the ends, is over images and draws;
-        not over retraining.
-    reached : whether `accuracy` is within the tolerance of `wanted`; `said` tells in words what was reached.
-    tried : (amount,) the accuracies in the order of the search; their number is `n_evaluations`.
+    Parameters
+    ----------
+    network : NoisyNetwork
+        That network.
+    amount : float
+        Trace, σ, ratio or whatever the network was made from.
+    accuracy : float
+        Its clean accuracy on the images of the search.
+    standard_error : float
+        √(p(1 − p)/(n + 4)), with two right and two wrong answers added to the n so that it is not 0 at the ends; over
+        images and draws, not over retraining.
+    wanted : float
+        The accuracy that was looked for.
+    reached : bool
+        Whether `accuracy` is within the tolerance of `wanted`.
+    message : str
+        What was reached, in words.
+    tried : xarray.DataArray
+        (amount,) the accuracies in the order of the search; their number is `n_evaluations`.
     """
 
     network: NoisyNetwork
@@ -33,11 +45,12 @@ class Match:
     standard_error: float
     wanted: float
     reached: bool
-    said: str
+    message: str
     tried: xr.DataArray
 
     @property
     def n_evaluations(self) -> int:
+        """How many networks were made."""
         return self.tried.size
 
 
@@ -70,22 +83,36 @@ def match_clean_accuracy(
 
     Parameters
     ----------
-    make : x → network, such as one retrained under noise of trace x; with the same seed for every x, the accuracies
+    make : callable
+        x → NoisyNetwork, such as one retrained under noise of trace x; with the same seed for every x, the accuracies
         differ by x alone.
-    images, labels : for validation, (image, channel, row, column) and int64 (image,); not those of the training, and
-        not those of the test.
-    accuracy : the wanted fraction, of argmax of the logits summed over `n_draws` fresh draws (one without noise).
-    tolerance : of the accuracy, as a fraction.
-    max_evaluations : how many networks may be made, at least 2.
+    images : torch.Tensor
+        (image, channel, row, column), for validation: not those of the training, and not those of the test.
+    labels : torch.Tensor
+        int64 (image,).
+    accuracy : float
+        The wanted fraction, of argmax of the logits summed over `n_draws` fresh draws (one without noise).
+    low, high : float
+        The amounts between which it is looked for.
+    tolerance : float
+        Of the accuracy, as a fraction.
+    n_draws : int
+        How many draws a prediction takes.
+    max_evaluations : int
+        How many networks may be made, at least 2.
+    generator : torch.Generator
+        Source of the draws.
 
     Returns
     -------
-    Match : `reached` says whether the accuracy was found; if not, it is the nearest of what was tried.
+    Match
+        `reached` says whether the accuracy was reached; if not, it is the nearest of what was tried.
 
     Raises
     ------
-    ValueError : for an amount, accuracy, tolerance or number outside its range, labels that do not fit, a network in
-        training mode, or a `make` that returns something else.
+    ValueError
+        For an amount, accuracy, tolerance or number outside its range, labels that do not fit, a network in training
+        mode, or a `make` that returns something else.
 
     References
     ----------
@@ -98,9 +125,10 @@ def match_clean_accuracy(
     >>> from neurovar.covariance import Diagonal
     >>> logits = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2, bias=False)).eval()
     >>> logits[1].weight.data = torch.tensor([[1.0], [0.0]])
+    >>> x = torch.ones(5000, 1, 1, 1)
     >>> match = match_clean_accuracy(
-    ...     lambda trace: NoisyNetwork(logits, {"0": Diagonal.isotropic(1, variance=trace)}),
-    ...     torch.ones(5000, 1, 1, 1), torch.zeros(5000, dtype=torch.int64), accuracy=0.8413, low=0.01, high=100.0,
+    ...     lambda trace: NoisyNetwork(logits, {"0": Diagonal.isotropic(1, variance=trace)}, images=x / 2),
+    ...     x, torch.zeros(5000, dtype=torch.int64), accuracy=0.8413, low=0.01, high=100.0,
     ...     tolerance=0.01, n_draws=1, max_evaluations=20, generator=torch.Generator().manual_seed(0))
     >>> match.reached, abs(match.amount - 1) < 0.15
     (True, True)
@@ -122,12 +150,12 @@ def match_clean_accuracy(
             break
     best = min(tried, key=lambda amount: abs(tried[amount] - accuracy))
     n = len(images)
-    p = (tried[best] * n + 2) / (n + 4)
+    p = (tried[best] * n + 2) / (n + 4)  # Agresti & Coull: an accuracy of 1 on n images is known to about 1/n, not to 0
     error = sqrt(p * (1 - p) / (n + 4))
     reached = abs(tried[best] - accuracy) <= tolerance
     values = xr.DataArray(list(tried.values()), dims="amount", coords={"amount": list(tried)}, name="accuracy")
-    said = _said(values, accuracy, best, reached, tolerance, error)
-    return Match(networks[best], best, tried[best], error, accuracy, reached, said, values)
+    message = _message(values, accuracy, best, reached, tolerance, error)
+    return Match(networks[best], best, tried[best], error, accuracy, reached, message, values)
 
 
 def clean_accuracy(
@@ -136,41 +164,39 @@ def clean_accuracy(
     """The fraction for which the argmax of the logits summed over `n_draws` draws is right."""
     if not isinstance(network, NoisyNetwork):
         raise ValueError(f"expected make to return a NoisyNetwork, got {type(network).__name__}")
-    if network.model.training:
-        raise ValueError("expected a model in eval mode, got training mode; call model.eval()")
-    draws = n_draws if network.noises else 1
     correct = 0
-    with torch.no_grad(), inject(network.model, network.noises, generator=generator, draws=draws):
-        for shown, wanted in zip(images.split(BATCH), labels.split(BATCH)):
-            logits = network.model(shown).view(draws, len(shown), -1).sum(0)
-            check_labels(wanted, shown, logits.shape[-1])
-            correct += int((logits.argmax(1) == wanted).sum())
+    with torch.no_grad():
+        for part, target in zip(images.split(BATCH), labels.split(BATCH)):
+            check_labels(target, part, network.n_classes)
+            logits = network.logits(part, n_draws, generator=generator).sum(0)
+            correct += int((logits.argmax(1) == target).sum())
     return correct / len(images)
 
 
 def _inside(first: float, second: float, tried: dict[float, float], accuracy: float) -> float:
     """The secant's point and the middle of the bracket in turn, on the scale of logarithms."""
+    # The secant alone creeps where the accuracy is nearly a step, the middle alone is slow where it is nearly a line.
     fraction = 0.5
     if len(tried) % 2 == 0:
         fraction = (accuracy - tried[first]) / (tried[second] - tried[first])
-        fraction = min(max(fraction, 0.1), 0.9)
+        fraction = min(max(fraction, 0.1), 0.9)  # an end's accuracy is noisy: never so near to it again
     return exp(log(first) + fraction * (log(second) - log(first)))
 
 
-def _said(
+def _message(
     tried: xr.DataArray, wanted: float, best: float, reached: bool, tolerance: float, standard_error: float
 ) -> str:
     nearest = float(tried.sel(amount=best))
-    found = f"clean accuracy {nearest:.4f} ± {standard_error:.4f} at {best:.4g}, after {tried.size} evaluations"
+    result = f"clean accuracy {nearest:.4f} ± {standard_error:.4f} at {best:.4g}, after {tried.size} evaluations"
     if reached and tolerance < 2 * standard_error:
-        return f"reached {wanted:.4f}: {found}; the tolerance {tolerance:g} is below 2 standard errors"
+        return f"reached {wanted:.4f}: {result}; the tolerance {tolerance:g} is below 2 standard errors"
     if reached:
-        return f"reached {wanted:.4f}: {found}"
+        return f"reached {wanted:.4f}: {result}"
     first, last = tried.values[:2]
     between = f"{first:.4f} at {tried['amount'].values[0]:.4g} and {last:.4f} at {tried['amount'].values[1]:.4g}"
     if (first > wanted) == (last > wanted):
-        return f"not reached {wanted:.4f}, which is not between {between}: {found}"
-    return f"not reached {wanted:.4f} within {tolerance:g}: {found}"
+        return f"not reached {wanted:.4f}, which is not between {between}: {result}"
+    return f"not reached {wanted:.4f} within {tolerance:g}: {result}"
 
 
 def _check(

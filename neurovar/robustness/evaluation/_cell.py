@@ -7,26 +7,53 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neurovar.networks import inject
-from neurovar.robustness.attacks._objective import GradientError
-from neurovar.robustness.evaluation._conditions import TRANSFERRED, WITHOUT_NOISE, Attack, Condition
+from neurovar.networks import NoisyNetwork
+from neurovar.robustness.attacks._attack import Attack
+from neurovar.robustness.attacks._choices import CannotRunError
+from neurovar.robustness.evaluation._conditions import Condition
 from neurovar.robustness.evaluation._diagnostics import Gradients, gradients
-from neurovar.robustness.evaluation._networks import NoisyNetwork, tensors
+from neurovar.robustness.evaluation._networks import tensors
 
 ROWS = 200
 """Images × draws in one pass; a constant, since draws depend on it."""
-N_LOOKED_AT, N_GRADIENTS = 50, 20
+N_GRADIENT_IMAGES, N_GRADIENTS = 50, 20
 """Images, and draws of each, that the signal-to-noise ratio of gradients is from."""
 
 
 @dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a network got right.
+
+    Parameters
+    ----------
+    correct, survived : numpy.ndarray
+        (stimulus, k): right by the sum of the logits of k draws, and in each of k draws.
+    hits : numpy.ndarray
+        (stimulus,): how many of the most draws are right by themselves.
+    ran : bool
+        Whether the condition could be run on this network.
+    messages : tuple of str
+        Warnings, or the reason why it could not run.
+    """
+
+    correct: np.ndarray
+    hits: np.ndarray
+    survived: np.ndarray
+    ran: bool
+    messages: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Cell:
-    """`other` is the network that a transfer attack follows, None where there is none."""
+    """A network, and the condition, images and noise seed that it is tested with.
+
+    `other` is the network that a transfer attack follows, None where there is none.
+    """
 
     network: NoisyNetwork
-    other: nn.Module | None
+    other: NoisyNetwork | None
     images: np.ndarray
     labels: np.ndarray
     condition: Condition
@@ -38,85 +65,58 @@ class Cell:
         """Seeded by the noise seed, the condition and the use together, independent of that of any others."""
         return seeded(self.seed, self.condition.label, use)
 
+    def outcome(self) -> Outcome:
+        """Show the condition's images to the network, and see which it gets right."""
+        x, y = tensors(self.network, self.images, self.labels)
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                shown = self._shown(x, y)
+        except CannotRunError as error:
+            nothing = np.zeros((len(x), len(self.draws)), bool)
+            hits = np.zeros(len(x), np.int16)
+            return Outcome(nothing, hits, nothing, False, (f"could not be run: {error}",))
+        # Predictions on a generator of their own: draws that no attack has seen, however many it has used.
+        generator, n_images = self.generator("prediction"), max(1, ROWS // max(self.draws))
+        parts = [
+            self._predicted(part, target, generator) for part, target in zip(shown.split(n_images), y.split(n_images))
+        ]
+        correct, hits, survived = (torch.cat(part).cpu().numpy() for part in zip(*parts))
+        messages = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+        return Outcome(correct, hits.astype(np.int16), survived, True, messages)
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """correct, survived (stimulus, k), hits (stimulus); whether it ran, and what there is to say, as why it did not."""
+    def _shown(self, images: Tensor, labels: Tensor) -> Tensor:
+        condition, generator = self.condition, self.generator("images")
+        if not isinstance(condition, Attack):
+            return condition(images, generator=generator)
+        batches = zip(images.split(self.batch_size), labels.split(self.batch_size))
+        return torch.cat([condition(self.network, *batch, generator=generator, other=self.other) for batch in batches])
 
-    correct: np.ndarray
-    hits: np.ndarray
-    survived: np.ndarray
-    ran: bool
-    said: tuple[str, ...]
+    def _predicted(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """correct (image, k), hits (image,) of the most draws, survived (image, k)."""
+        most = max(self.draws)
+        with torch.no_grad():
+            logits = self.network.logits(images, most, generator=generator)
+        if not torch.isfinite(logits).all():
+            raise ValueError("expected finite logits, got NaN or infinity")
+        single = logits.argmax(-1) == labels
+        first = [min(k, len(logits)) for k in self.draws]  # without noise there is one draw, as good as any number
+        correct = torch.stack([logits[:k].sum(0).argmax(-1) == labels for k in first], -1)
+        survived = torch.stack([single[:k].all(0) for k in first], -1)
+        return correct, single.sum(0) * (most // len(logits)), survived
 
 
 def seeded(seed: int, *key: str) -> torch.Generator:
-    """Seeded by these together, the same in every process and on every machine."""
+    """Seeded by these together, the same in every process and on every machine.
+
+    By a hash, so that neither neighbouring seeds nor like labels have like draws; of 63 bits, which is what PyTorch
+    takes.
+    """
     digest = hashlib.sha256("\n".join([str(seed), *key]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def outcome(cell: Cell) -> Outcome:
-    """Show the condition's images to the network, and see which it gets right."""
-    x, y = tensors(cell.network.model, cell.images, cell.labels)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            shown = _shown(cell, x, y)
-    except CannotRunError as error:
-        shape = (len(x), len(cell.draws))
-        nothing = np.zeros(shape, bool)
-        return Outcome(nothing, np.zeros(len(x), np.int16), nothing, False, (f"could not be run: {error}",))
-    generator, at_once = cell.generator("prediction"), max(1, ROWS // max(cell.draws))
-    with torch.no_grad():
-        parts = [
-            _predicted(cell.network, some, target, cell.draws, generator)
-            for some, target in zip(shown.split(at_once), y.split(at_once))
-        ]
-    correct, hits, survived = (torch.cat(part).cpu().numpy() for part in zip(*parts))
-    said = tuple(dict.fromkeys(str(one.message) for one in caught))
-    return Outcome(correct, hits.astype(np.int16), survived, True, said)
-
-
-class CannotRunError(ValueError):
-    """An attack that does not fit this network: no evidence about it."""
-
-
-def _shown(cell: Cell, images: Tensor, labels: Tensor) -> Tensor:
-    condition, generator = cell.condition, cell.generator("images")
-    if not isinstance(condition, Attack):
-        return condition.shown(images, generator)
-    transferred = condition.gradient in TRANSFERRED
-    model = cell.other if transferred else cell.network.model
-    if model is None:
-        raise CannotRunError(f"there is no {condition.gradient} network without noise")
-    noises = {} if condition.gradient in WITHOUT_NOISE else cell.network.noises
-    batches = zip(images.split(cell.batch_size), labels.split(cell.batch_size))
-    try:
-        return torch.cat([condition.shown(*batch, generator, model=model, noises=noises) for batch in batches])
-    except GradientError as error:
-        raise CannotRunError(str(error)) from error
-
-
-def _predicted(
-    network: NoisyNetwork, images: Tensor, labels: Tensor, draws: Sequence[int], generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """correct (image, k), hits (image,) of the most draws, survived (image, k)."""
-    most = max(draws)
-    passes = most if network.noises else 1
-    with inject(network.model, network.noises, generator=generator, draws=passes):
-        logits = network.model(images).unflatten(0, (passes, -1))
-    if not torch.isfinite(logits).all():
-        raise ValueError("expected finite logits, got NaN or infinity")
-    single = logits.argmax(-1) == labels
-    first = [min(k, passes) for k in draws]
-    correct = torch.stack([logits[:k].sum(0).argmax(-1) == labels for k in first], -1)
-    survived = torch.stack([single[:k].all(0) for k in first], -1)
-    return correct, single.sum(0) * (most // passes), survived
-
-
-def look(network: NoisyNetwork, images: np.ndarray, labels: np.ndarray, seed: int) -> Gradients:
+def gradients_at(network: NoisyNetwork, images: np.ndarray, labels: np.ndarray, seed: int) -> Gradients:
     """What the network's gradients are worth, at its first images."""
-    x, y = tensors(network.model, images[:N_LOOKED_AT], labels[:N_LOOKED_AT])
-    generator = seeded(seed, "gradients")
-    return gradients(network.model, network.noises, x, y, n_draws=N_GRADIENTS, generator=generator)
+    x, y = tensors(network, images[:N_GRADIENT_IMAGES], labels[:N_GRADIENT_IMAGES])
+    return gradients(network, x, y, n_draws=N_GRADIENTS, generator=seeded(seed, "gradients"))

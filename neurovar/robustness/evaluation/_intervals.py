@@ -23,14 +23,16 @@ def crossed_variance(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     factors = [axis for axis in (-3, -2, -1) if values.shape[axis] > 1]
     n = np.prod(values.shape[-3:])
     variance = np.zeros(values.shape[:-3])
+    # Inclusion and exclusion: in Σ_A ± MS_A every σ²_B of an interaction is counted once, as in Var(mean).
     for size in range(1, len(factors) + 1):
         for effect in combinations(factors, size):
             variance = variance + (-1) ** (size + 1) * _mean_square(values, effect) / n
-    alone = [(_mean_square(values, (axis,)) / n, values.shape[axis] - 1) for axis in factors]
-    total = sum((part for part, _ in alone), np.zeros(values.shape[:-3]))
-    spread = sum((part**2 / dof for part, dof in alone), np.zeros(values.shape[:-3]))
+    single = [(_mean_square(values, (axis,)) / n, values.shape[axis] - 1) for axis in factors]
+    # Satterthwaite: a sum of independent χ² parts has the mean and variance of one of (Σ m)² / Σ (m²/ν) degrees.
+    total = sum((part for part, _ in single), np.zeros(values.shape[:-3]))
+    spread = sum((part**2 / dof for part, dof in single), np.zeros(values.shape[:-3]))
     dof = np.divide(total**2, spread, out=np.full(total.shape, max(n - 1.0, 1.0)), where=spread > 0)
-    return np.max([variance, *(part for part, _ in alone)], axis=0), dof
+    return np.max([variance, *(part for part, _ in single)], axis=0), dof
 
 
 def _mean_square(values: np.ndarray, effect: tuple[int, ...]) -> np.ndarray:
@@ -54,9 +56,12 @@ def of_proportion(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     stimuli = values.shape[-1]
     tail = (1 + LEVEL) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
+        # n images would have the variance p(1 − p)/n: the n that gives the variance that there is. A t quantile above
+        # the normal one, for few degrees of freedom, is as good as fewer images.
         fewer = (stats.norm.ppf(tail) / stats.t.ppf(tail, dof)) ** 2
         n = np.where(variance > 0, mean * (1 - mean) / variance * fewer, stimuli)
     right = mean * n
+    # Clopper–Pearson from quantiles of Beta, which takes numbers that are not whole, as the effective ones are.
     low = np.where(right > 0, stats.beta.ppf(1 - tail, right, n - right + 1), 0.0)
     high = np.where(right < n, stats.beta.ppf(tail, right + 1, n - right), 1.0)
     return mean, np.where(np.isnan(mean), np.nan, low), np.where(np.isnan(mean), np.nan, high)
@@ -79,10 +84,10 @@ def covered(sizes: Mapping[Hashable, int]) -> str:
     names = {"seed": "training seeds", "draw_seed": "noise seeds", "stimulus": "images"}
     over = [f"{sizes[factor]} {name}" for factor, name in names.items() if sizes[factor] > 1]
     missing = [name for factor, name in names.items() if sizes[factor] == 1]
-    said = f"95 %, over {' × '.join(over) or 'one image'}"
+    text = f"95 %, over {' × '.join(over) or 'one image'}"
     if missing:
-        said += f"; it says nothing about other {' or other '.join(missing)}, of which there is one"
+        text += f"; it says nothing about other {' or other '.join(missing)}, of which there is one"
     few = [name for factor, name in names.items() if 1 < sizes[factor] < 5]
     if few:
-        said += f"; with so few {' and '.join(few)} it rests on the t distribution"
-    return said
+        text += f"; with so few {' and '.join(few)} it rests on the t distribution"
+    return text

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from functools import cached_property
 from math import isclose
 
@@ -11,18 +12,31 @@ import xarray as xr
 from neurovar.robustness.evaluation import _intervals
 from neurovar.robustness.evaluation._result import ensemble
 
-PASS, FAIL, NOT_RUN, NOT_APPLICABLE = "pass", "fail", "not run", "not applicable"
-EVEN = "even"
-SEVERITY = (FAIL, NOT_RUN, EVEN, PASS, NOT_APPLICABLE)
 TOLERANCE = 0.02
+"""Differences of accuracy up to this count as none: what one image in fifty decides."""
+
+
+class Status(StrEnum):
+    """How a check came out, the most severe first."""
+
+    FAIL = "fail"
+    NOT_RUN = "not run"
+    EVEN = "even"
+    PASS = "pass"
+    NOT_APPLICABLE = "not applicable"
+
+    @property
+    def severity(self) -> int:
+        """0 for the most severe."""
+        return list(Status).index(self)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a check, with the figure that decided it and the bound that this had to keep."""
+    """The outcome of a check, in words, with the figure that decided it and the bound that this had to keep."""
 
-    status: str
-    said: str
+    status: Status
+    message: str
     figure: float = np.nan
     bound: float = np.nan
 
@@ -39,7 +53,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Row:
+class Attacked:
     """An attack among the conditions of a result: which one, and its coordinates."""
 
     index: int
@@ -65,10 +79,12 @@ class Evidence:
 
     @cached_property
     def of_noise(self) -> xr.Dataset:
+        """The result of this noise."""
         return self.result.sel(noise=self.name)
 
     @property
     def noisy(self) -> bool:
+        """Whether there is noise at all."""
         return bool(self.of_noise["noisy"])
 
     @cached_property
@@ -78,17 +94,18 @@ class Evidence:
         return values.transpose("condition", "seed", "draw_seed", "stimulus").values.astype(float)
 
     @cached_property
-    def attacks(self) -> list[Row]:
+    def attacks(self) -> list[Attacked]:
         """The attacks that were run on every seed."""
-        coords = {one.name: self.result[one.name].values.tolist() for one in fields(Row) if one.name != "index"}
-        rows = [Row(index, *values) for index, values in enumerate(zip(*coords.values()))]
+        coords = {item.name: self.result[item.name].values.tolist() for item in fields(Attacked)[1:]}
+        rows = [Attacked(index, *values) for index, values in enumerate(zip(*coords.values()))]
         ran = self.of_noise["ran"].all(("seed", "draw_seed")).values & (self.result["kind"].values == "attack")
         return [row for row in rows if ran[row.index]]
 
-    def at(self, claim: Claim) -> list[Row]:
-        return [one for one in self.attacks if one.norm == claim.norm and isclose(one.strength, claim.epsilon)]
+    def at(self, claim: Claim) -> list[Attacked]:
+        """The attacks of a claim's norm and size."""
+        return [row for row in self.attacks if row.norm == claim.norm and isclose(row.strength, claim.epsilon)]
 
-    def strongest(self, rows: Sequence[Row]) -> Row:
+    def strongest(self, rows: Sequence[Attacked]) -> Attacked:
         """The attack that leaves least right."""
         return min(rows, key=lambda row: self._means[row.index])
 
@@ -97,47 +114,91 @@ class Evidence:
         return self.right.mean((1, 2, 3))
 
     def accuracy(self, condition: int) -> tuple[float, float, float]:
-        return _floats(_intervals.of_proportion(self.right[condition]))
+        """With its interval."""
+        return as_floats(_intervals.of_proportion(self.right[condition]))
 
-    def fall(self, first: Row, second: Row) -> tuple[float, float, float]:
+    def fall(self, first: Attacked, second: Attacked) -> tuple[float, float, float]:
         """How much more is right under the first attack than under the second, paired, with its interval."""
-        return _floats(_intervals.of_difference(self.right[first.index] - self.right[second.index]))
+        return as_floats(_intervals.of_difference(self.right[first.index] - self.right[second.index]))
 
 
-Check = Callable[[Evidence, Sequence[Claim]], Finding]
-CheckAt = Callable[[Evidence, Claim], Finding]
+Judge = Callable[[Evidence, Sequence[Claim]], Finding]
 
 
-def _floats(values: tuple[np.ndarray, ...]) -> tuple[float, float, float]:
+@dataclass(frozen=True)
+class Check:
+    """A question that an evaluation has to answer, and how the answer is judged.
+
+    Parameters
+    ----------
+    name : str
+        What results call it.
+    item : int
+        The item of the protocol that asks for it.
+    asks : str
+        What has to hold.
+    judge : callable
+        (Evidence, claims) → Finding, for one noise.
+    needs_noise : bool, optional
+        Whether it means nothing for a network without noise.
+    """
+
+    name: str
+    item: int
+    asks: str
+    judge: Judge
+    needs_noise: bool = False
+
+    def by_noise(self, everyone: Sequence[Evidence], claims: Sequence[Claim]) -> list[Finding]:
+        """What it finds for each noise."""
+        return [
+            Finding(Status.NOT_APPLICABLE, "means nothing without noise")
+            if self.needs_noise and not evidence.noisy
+            else self.judge(evidence, claims)
+            for evidence in everyone
+        ]
+
+    def overall(self, findings: Sequence[Finding], everyone: Sequence[Evidence]) -> Finding:
+        """The worst over the noises; a check that means nothing for any of them was not run."""
+        finding = worst([(evidence.name, finding) for evidence, finding in zip(everyone, findings)])
+        no_noise = finding.status is Status.NOT_APPLICABLE
+        return Finding(Status.NOT_RUN, "no noisy network") if no_noise else finding
+
+
+def as_floats(values: tuple[np.ndarray, ...]) -> tuple[float, float, float]:
+    """A mean and its interval as plain numbers."""
     mean, low, high = (float(value) for value in values)
     return mean, low, high
 
 
-def judged(difference: tuple[float, float, float], said: str) -> Finding:
+def judged(difference: tuple[float, float, float], message: str) -> Finding:
     """Of a difference that should not be above 0: pass if its interval ends below the tolerance, fail if it lies above
-    0 and goes beyond that, and undecided, which is no pass, otherwise."""
+    0 and goes beyond that, and undecided, which is no pass, otherwise.
+
+    The bound is on the interval's end and not on the difference: with few images a difference is small by luck, and
+    absence of evidence would pass for evidence of absence (an equivalence test, with the tolerance as its margin).
+    """
     mean, low, high = difference
-    said = f"{said}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    message = f"{message}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]"
     if high <= TOLERANCE:
-        return Finding(PASS, said, mean, TOLERANCE)
+        return Finding(Status.PASS, message, mean, TOLERANCE)
     if low > 0:
-        return Finding(FAIL, said, mean, TOLERANCE)
-    return Finding(NOT_RUN, f"{said}; too few images or seeds to tell", mean, TOLERANCE)
+        return Finding(Status.FAIL, message, mean, TOLERANCE)
+    return Finding(Status.NOT_RUN, f"{message}; too few images or seeds to tell", mean, TOLERANCE)
 
 
-def at_every_claim(check: CheckAt) -> Check:
-    """The worst of what the check finds at each claim."""
+def at_every_claim(judge: Callable[[Evidence, Claim], Finding]) -> Judge:
+    """The worst of what is found at each claim."""
 
-    def checked(evidence: Evidence, claims: Sequence[Claim]) -> Finding:
-        return worst([(str(claim), check(evidence, claim)) for claim in claims])
+    def judge_all(evidence: Evidence, claims: Sequence[Claim]) -> Finding:
+        return worst([(str(claim), judge(evidence, claim)) for claim in claims])
 
-    checked.__doc__ = check.__doc__
-    return checked
+    return judge_all
 
 
 def worst(findings: Sequence[tuple[str, Finding]]) -> Finding:
     """The first of the most severe, with where it was found."""
     if not findings:
-        return Finding(NOT_RUN, "no attack was run")
-    where, found = min(findings, key=lambda one: SEVERITY.index(one[1].status))
-    return replace(found, said=f"{where}: {found.said}" if where else found.said)
+        return Finding(Status.NOT_RUN, "no attack was run")
+    where, finding = min(findings, key=lambda pair: pair[1].status.severity)
+    return replace(finding, message=f"{where}: {finding.message}" if where else finding.message)

@@ -1,63 +1,16 @@
 """Whether an evaluation of noisy networks is to be believed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import xarray as xr
 
-from neurovar.robustness.evaluation._conditions import SIGNS, TEXTS
+from neurovar.robustness.attacks._attack import NUMBERS, TEXTS
 from neurovar.robustness.evaluation._result import require, validate
-from neurovar.robustness.honesty import _sanity, _setting
-from neurovar.robustness.honesty._evidence import (
-    FAIL,
-    NOT_APPLICABLE,
-    NOT_RUN,
-    Check,
-    Claim,
-    Evidence,
-    Finding,
-    at_every_claim,
-    worst,
-)
+from neurovar.robustness.honesty import _attack_checks, _comparison_checks
+from neurovar.robustness.honesty._evidence import Claim, Evidence, Finding, Status
 
-
-@dataclass(frozen=True)
-class _Item:
-    """A check, the item of the protocol that asks for it, and whether it means nothing without noise."""
-
-    number: int
-    check: Check
-    noisy_only: bool = False
-
-
-CHECKS = {
-    "all attacks ran": _Item(1, _sanity.all_ran),
-    "enough draws a gradient": _Item(1, at_every_claim(_sanity.draws_averaged), noisy_only=True),
-    "enough steps and restarts": _Item(2, at_every_claim(_sanity.pgd_converged)),
-    "gradients with the noise off": _Item(3, at_every_claim(_sanity.not_stronger("off")), noisy_only=True),
-    "gradients with one fixed draw": _Item(3, at_every_claim(_sanity.not_stronger("fixed")), noisy_only=True),
-    "gradients of mean logits": _Item(3, at_every_claim(_sanity.not_stronger("mean_logits")), noisy_only=True),
-    "Square": _Item(4, at_every_claim(_sanity.square)),
-    "transfer from a noise-free twin": _Item(4, at_every_claim(_sanity.transferred("twin")), noisy_only=True),
-    "transfer from an independent network": _Item(4, at_every_claim(_sanity.transferred("independent"))),
-    "accuracy reaches 0 as ε grows": _Item(5, _sanity.reaches_zero),
-    "iterative attacks beat one step": _Item(5, _sanity.iterative),
-    "white-box beats black-box": _Item(5, _sanity.white_box),
-    "random search does not beat gradients": _Item(5, at_every_claim(_sanity.random_search)),
-    "signal-to-noise ratio of gradients": _Item(5, _sanity.signal_to_noise, noisy_only=True),
-    "gradients are not zero": _Item(5, _sanity.not_zero),
-    "clean images are classified": _Item(6, _setting.clean_images),
-    "predictions from 1, 10 and 100 draws": _Item(6, _setting.predictions, noisy_only=True),
-    "training seeds": _Item(6, _setting.training_seeds),
-    "noise seeds": _Item(6, _setting.noise_seeds),
-    "worst case over attacks": _Item(6, at_every_claim(_setting.worst_case)),
-    "source and test differ": _Item(8, _setting.source_differs, noisy_only=True),
-}
-FIELDS = ("status", "figure", "bound", "said")
-CONTROLS = {
-    "controls at matched trace": "trace",
-    "controls at matched clean accuracy": "clean_accuracy",
-}
+CHECKS = (*_attack_checks.CHECKS, *_comparison_checks.CHECKS)
+"""Every check, in the order of results."""
 
 
 def honesty(result: xr.Dataset) -> xr.Dataset:
@@ -72,72 +25,90 @@ def honesty(result: xr.Dataset) -> xr.Dataset:
 
     Parameters
     ----------
-    result : what `evaluate` returns, with `checklist`'s attacks; such results of several noises concatenated.
+    result : xarray.Dataset
+        What `evaluate` returns, with `checklist`'s attacks; such results of several noises concatenated. Which noises
+        are controls, of which noise and matched by what, and what they were made from, its coordinates say.
 
     Returns
     -------
-    Dataset over `check`: `status` "pass", "fail" or "not run", the worst over the noises; `figure` and `bound`, what
-    was measured and what it had to keep to; `said`, in words. `status_by_noise`, `figure_by_noise` and `said_by_noise`
-    (check, noise), "not applicable" for what means nothing without noise. coord `item`: which item of the protocol.
-    attrs `verdict`: in words, withheld unless every check passes; `claims`, where robustness is claimed
+    xarray.Dataset
+        Over `check`: `status` "pass", "fail" or "not run", the worst over the noises; `figure` and `bound`, what was
+        measured and what it had to keep to; `message`, in words. `status_by_noise`, `figure_by_noise` and
+        `message_by_noise` (check, noise), "not applicable" for what means nothing without noise. Coords `item`, which
+        item of the protocol, and `asks`, what has to hold. attrs `verdict`: in words, withheld unless every check
+        passes; `claims`, where robustness is claimed.
 
     Raises
     ------
-    ValueError : for a Dataset of another form.
+    ValueError
+        For a Dataset of another form.
 
     References
     ----------
     Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705; Tramèr et al. 2020, arXiv:2002.08347;
     Croce & Hein 2020, arXiv:2003.01690
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from neurovar.networks import NoisyNetwork
+    >>> from neurovar.robustness import FGM, evaluate
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> images = xr.DataArray(np.full((3, 1, 2, 2), 0.5, np.float32), dims=("stimulus", "channel", "row", "column"))
+    >>> labels = xr.DataArray(np.zeros(3, int), dims="stimulus")
+    >>> network = NoisyNetwork(model, images=torch.zeros(1, 1, 2, 2))
+    >>> report = honesty(evaluate(network, images, labels, seeds=[0], conditions=[FGM(0.1)]))
+    >>> report["status"].sel(check="noise seeds").item(), report.attrs["claims"]
+    ('fail', 'ε=0.1')
     """
     validate(result)
-    require(result, ("noisy", "condition", *TEXTS, "strength", *SIGNS))
+    require(result, ("noisy", "condition", *TEXTS, *NUMBERS))
     claims = _claims(result)
     everyone = [Evidence(result, str(name)) for name in result["noise"].values]
-    found = {name: [_of(item, name, evidence, claims) for evidence in everyone] for name, item in CHECKS.items()}
-    overall = {name: _overall(findings, everyone) for name, findings in found.items()}
-    for name, matched_by in CONTROLS.items():
-        overall[name] = _setting.controls(result, matched_by)
-        found[name] = [overall[name]] * len(everyone)
+    findings = {check.name: check.by_noise(everyone, claims) for check in CHECKS}
+    overall = {check.name: check.overall(findings[check.name], everyone) for check in CHECKS}
     by_noise = {
-        f"{field}_by_noise": (("check", "noise"), [[getattr(one, field) for one in row] for row in found.values()])
-        for field in ("status", "figure", "said")
+        f"{part}_by_noise": (
+            ("check", "noise"),
+            [_column(row, part) for row in findings.values()],
+        )
+        for part in ("status", "figure", "message")
     }
+    parts = ("status", "figure", "bound", "message")
     return xr.Dataset(
-        {field: ("check", [getattr(one, field) for one in overall.values()]) for field in FIELDS} | by_noise,
+        {part: ("check", _column(overall.values(), part)) for part in parts} | by_noise,
         coords={
             "check": list(overall),
-            "item": ("check", [CHECKS[name].number if name in CHECKS else 7 for name in overall]),
+            "item": ("check", [check.item for check in CHECKS]),
+            "asks": ("check", [check.asks for check in CHECKS]),
             "noise": result["noise"].values,
         },
         attrs={"verdict": _verdict(overall, claims), "claims": ", ".join(map(str, claims))},
     )
 
 
+def _column(findings: Iterable[Finding], part: str) -> list[str | float]:
+    """This part of each finding, as plain texts and numbers."""
+    values = [getattr(finding, part) for finding in findings]
+    return [value.value if isinstance(value, Status) else value for value in values]
+
+
 def _claims(result: xr.Dataset) -> list[Claim]:
     """Where APGD was run; without it, wherever an attack was."""
-    kinds = result["kind"].values == "attack"
-    apgd = kinds & (result["modification"].values == "apgd")
-    chosen = apgd if apgd.any() else kinds
+    attacked = result["kind"].values == "attack"
+    apgd = attacked & (result["modification"].values == "apgd")
+    chosen = apgd if apgd.any() else attacked
     pairs = zip(result["norm"].values[chosen].astype(str), result["strength"].values[chosen].tolist())
     return [Claim(norm, epsilon) for norm, epsilon in dict.fromkeys(pairs)]
 
 
-def _of(item: _Item, name: str, evidence: Evidence, claims: Sequence[Claim]) -> Finding:
-    if item.noisy_only and not evidence.noisy:
-        return Finding(NOT_APPLICABLE, "means nothing without noise")
-    return item.check(evidence, claims)
-
-
-def _overall(findings: Sequence[Finding], everyone: Sequence[Evidence]) -> Finding:
-    """The worst over the noises; a check that means nothing for any of them was not run."""
-    found = worst([(evidence.name, one) for evidence, one in zip(everyone, findings)])
-    return Finding(NOT_RUN, "no noisy network") if found.status == NOT_APPLICABLE else found
-
-
-def _verdict(overall: dict[str, Finding], claims: Sequence[Claim]) -> str:
+def _verdict(overall: Mapping[str, Finding], claims: Sequence[Claim]) -> str:
     where = ", ".join(map(str, claims)) or "no ε"
-    failed, missing = ([name for name, one in overall.items() if one.status == status] for status in (FAIL, NOT_RUN))
+    failed, missing = (
+        [name for name, finding in overall.items() if finding.status is status]
+        for status in (Status.FAIL, Status.NOT_RUN)
+    )
     if not failed and not missing:
         return (
             f"all {len(overall)} checks passed at {where}: what to quote is the worst case over attacks, which attacks "

@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from neurovar.robustness.attacks._attack import NUMBERS, TEXTS
 from neurovar.robustness.evaluation import _intervals
-from neurovar.robustness.evaluation._conditions import SIGNS, TEXTS
 from neurovar.robustness.evaluation._result import DIMS, Interval, measured, require, validate
 from neurovar.robustness.honesty import _honesty
 
@@ -22,16 +22,19 @@ def summarise(result: xr.Dataset) -> xr.Dataset:
 
     Parameters
     ----------
-    result : what `evaluate` or `worst_case` returns, or such results concatenated.
+    result : xarray.Dataset
+        What `evaluate` or `worst_case` returns, or such results concatenated.
 
     Returns
     -------
-    Dataset `accuracy`, `low`, `high` (noise, condition, measure), NaN for what could not be run; attrs `interval`, and
-    `verdict`, without which the numbers should not be quoted (see `honesty`)
+    xarray.Dataset
+        `accuracy`, `low`, `high` (noise, condition, measure), NaN for what could not be run; attrs `interval`, and
+        `verdict`, without which the numbers should not be quoted (see `honesty`).
 
     Raises
     ------
-    ValueError : for a Dataset of another form.
+    ValueError
+        For a Dataset of another form.
 
     References
     ----------
@@ -40,11 +43,13 @@ def summarise(result: xr.Dataset) -> xr.Dataset:
     Examples
     --------
     >>> import torch
+    >>> from neurovar.networks import NoisyNetwork
     >>> from neurovar.robustness import evaluate
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> network = NoisyNetwork(model, images=torch.ones(1, 1, 2, 2))
     >>> images = xr.DataArray(np.ones((3, 1, 2, 2), np.float32), dims=("stimulus", "channel", "row", "column"))
     >>> labels = xr.DataArray(np.zeros(3, int), dims="stimulus")
-    >>> summary = summarise(evaluate(model, images, labels, seeds=[0], draws=[1, 10]))
+    >>> summary = summarise(evaluate(network, images, labels, seeds=[0], draws=[1, 10]))
     >>> summary["measure"].values.tolist()
     ['expected', 'ensemble of 1', 'ensemble of 10', 'worst of 10']
     """
@@ -55,25 +60,55 @@ def summarise(result: xr.Dataset) -> xr.Dataset:
 def differences(result: xr.Dataset, *, baseline: str) -> xr.Dataset:
     """Accuracy of every noise minus that of the noise `baseline`, paired by seeds and stimulus, with 95 % intervals.
 
-    Parameters, measures and errors as for `summarise`. Interval: t, on the variance components of the differences and
+    Measures: "expected", the mean accuracy of single draws; "ensemble of k", of the argmax of the logits summed over k
+    draws; "worst of k", right in each of k single draws. Interval: t, on the variance components of the differences and
     1/(images + 2)², for what a finite number of images that agree cannot exclude (Agresti & Min 2005).
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What `evaluate` or `worst_case` returns, or such results concatenated.
+    baseline : str
+        The name of the noise that is subtracted.
 
     Returns
     -------
-    Dataset `difference`, `low`, `high` (noise, condition, measure); 0 for the baseline itself
+    xarray.Dataset
+        `difference`, `low`, `high` (noise, condition, measure); 0 for the baseline itself. attrs `interval`, `verdict`
+        and `baseline`.
+
+    Raises
+    ------
+    ValueError
+        For a Dataset of another form, or a baseline that is no noise of it.
 
     References
     ----------
     Agresti & Min 2005, doi:10.1002/sim.1781
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neurovar.networks import NoisyNetwork
+    >>> from neurovar.robustness import evaluate
+    >>> networks = {
+    ...     name: NoisyNetwork(torch.nn.Sequential(torch.nn.Flatten(), layer).eval(), images=torch.ones(1, 1, 2, 2))
+    ...     for name, layer in {"none": torch.nn.Linear(4, 2), "other": torch.nn.Linear(4, 2)}.items()
+    ... }
+    >>> images = xr.DataArray(np.ones((3, 1, 2, 2), np.float32), dims=("stimulus", "channel", "row", "column"))
+    >>> labels = xr.DataArray(np.zeros(3, int), dims="stimulus")
+    >>> result = differences(evaluate(networks, images, labels, seeds=[0], draws=[1]), baseline="none")
+    >>> result["difference"].sel(noise="none").values.tolist()
+    [[0.0, 0.0]]
     """
     validate(result)
     if baseline not in result["noise"].values:
         raise ValueError(f"expected a baseline among the noises, got {baseline!r}")
     paired = {name: values - values.sel(noise=baseline, drop=True) for name, values in measured(result)}
-    found = _over_measures("difference", _intervals.of_difference, paired, result)
-    own = found["noise"] == baseline
-    bounds = {name: found[name].where(~own, found["difference"]) for name in ("low", "high")}
-    return found.assign(bounds).assign_attrs(baseline=baseline)
+    compared = _over_measures("difference", _intervals.of_difference, paired, result)
+    own = compared["noise"] == baseline
+    bounds = {name: compared[name].where(~own, compared["difference"]) for name in ("low", "high")}
+    return compared.assign(bounds).assign_attrs(baseline=baseline)
 
 
 def _over_measures(name: str, interval: Interval, measures: dict[str, xr.DataArray], result: xr.Dataset) -> xr.Dataset:
@@ -81,8 +116,8 @@ def _over_measures(name: str, interval: Interval, measures: dict[str, xr.DataArr
     parts = []
     for values in measures.values():
         ordered = values.transpose("noise", "condition", "seed", "draw_seed", "stimulus")
-        found = [interval(one) for one in ordered.values.astype(float)]
-        parts.append([np.stack(figures) for figures in zip(*found)])
+        intervals = [interval(of_noise) for of_noise in ordered.values.astype(float)]  # one at a time, for memory
+        parts.append([np.stack(figures) for figures in zip(*intervals)])
     dims = ("noise", "condition", "measure")
     coords = {key: coord for key, coord in result.coords.items() if set(coord.dims) <= {"noise", "condition"}}
     verdict = result.attrs.get("verdict") or _honesty.honesty(result).attrs["verdict"]
@@ -104,20 +139,36 @@ def worst_case(result: xr.Dataset) -> xr.Dataset:
 
     Parameters
     ----------
-    result : what `evaluate` returns, with attacks.
+    result : xarray.Dataset
+        What `evaluate` returns, with attacks.
 
     Returns
     -------
-    Dataset as `result`, with a condition for each norm and ε, the coordinate `n_attacks` on it, and attrs `verdict`;
-    for `summarise` and `differences`
+    xarray.Dataset
+        As `result`, with a condition for each norm and ε, the coordinate `n_attacks` on it, and attrs `verdict`; for
+        `summarise` and `differences`.
 
     Raises
     ------
-    ValueError : for a Dataset of another form, or one without attacks.
+    ValueError
+        For a Dataset of another form, or one without attacks.
 
     References
     ----------
     Croce & Hein 2020, arXiv:2003.01690 (the worst case for each image, over attacks)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neurovar.networks import NoisyNetwork
+    >>> from neurovar.robustness import FGM, PGD, evaluate
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> network = NoisyNetwork(model, images=torch.ones(1, 1, 2, 2))
+    >>> images = xr.DataArray(np.full((3, 1, 2, 2), 0.5, np.float32), dims=("stimulus", "channel", "row", "column"))
+    >>> labels = xr.DataArray(np.zeros(3, int), dims="stimulus")
+    >>> result = evaluate(network, images, labels, seeds=[0], conditions=[FGM(0.1), PGD(0.1, n_steps=2)])
+    >>> worst_case(result)["condition"].values.tolist()
+    ['worst case ε=0.1']
     """
     validate(result)
     require(result, ("kind", "norm", "strength"))
@@ -135,6 +186,7 @@ def _worst(attacks: xr.Dataset, norm: str, epsilon: float) -> xr.Dataset:
     here = attacks.isel(condition=(attacks["norm"].values == norm) & (attacks["strength"].values == epsilon))
     ran = here["ran"]
     any_ran = ran.any("condition")
+    # An attack that could not be run leaves every image to the others; where none could, nothing is known.
     worst = {
         "correct": (here["correct"] | ~ran).all("condition") & any_ran,
         "hits": here["hits"].where(ran, np.iinfo(np.int16).max).min("condition").where(any_ran, 0).astype(np.int16),
@@ -143,7 +195,6 @@ def _worst(attacks: xr.Dataset, norm: str, epsilon: float) -> xr.Dataset:
     }
     label = f"worst case {norm} ε={epsilon:g}".replace("linf ", "")
     texts = dict.fromkeys(TEXTS, "") | {"kind": "attack", "modification": "worst case", "norm": norm}
-    numbers = dict.fromkeys(SIGNS, np.nan) | {"strength": epsilon, "n_attacks": here.sizes["condition"]}
+    numbers = dict.fromkeys(NUMBERS, np.nan) | {"strength": epsilon, "n_attacks": here.sizes["condition"]}
     coords = {name: ("condition", [value]) for name, value in (texts | numbers).items()}
-    one = xr.Dataset(worst).expand_dims(condition=[label]).assign_coords(coords)
-    return one.transpose(*DIMS, "k")
+    return xr.Dataset(worst).expand_dims(condition=[label]).assign_coords(coords).transpose(*DIMS, "k")

@@ -15,7 +15,7 @@ from neurovar.cli.commands import _robustness as evaluating
 from neurovar.cli.commands._images import open_labelled
 from neurovar.covariance import Diagonal
 from neurovar.networks import small_network
-from neurovar.robustness import Attack, honesty, summarise
+from neurovar.robustness import FGM, PGD, honesty, summarise
 
 FIGURES = ("accuracy", "convergence", "noise_by_test", "honesty")
 TINY = {"n_draws": (1, 2), "n_steps": (1, 2), "apgd_steps": 2, "n_restarts": 1, "n_queries": 2}
@@ -41,8 +41,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attacks, and no figures."""
-    independent = Attack("pgd", 0.05, gradient="independent", n_steps=1, n_restarts=1)
-    monkeypatch.setattr(evaluating, "attacks", lambda *args, **options: [independent, Attack("fgm", 0.05, n_draws=1)])
+    independent = PGD(0.05, follows="independent", n_steps=1, n_restarts=1)
+    monkeypatch.setattr(evaluating, "attacks", lambda *args, **options: [independent, FGM(0.05, n_draws=1)])
     monkeypatch.setattr(evaluating, "figures", lambda *args: iter(()))
 
 
@@ -63,7 +63,7 @@ def opened(group: str | None = None) -> xr.Dataset:
 
 @pytest.mark.usefixtures("folder")
 def test_everything_found_is_printed_drawn_and_written() -> None:
-    source = ["--source", "full=motion_blur 3", "--modification", "motion_blur=1,3", "--weights", "weights.pt"]
+    source = ["--source", "full=motion_blur", "--modification", "motion_blur=1,3", "--weights", "weights.pt"]
     said = run(*NOISE, *source)
     assert "Verdict: withheld" in said
     assert "no --weights" not in said
@@ -72,7 +72,7 @@ def test_everything_found_is_printed_drawn_and_written() -> None:
         assert f"Wrote robustness/{name}.png" in said
     result = opened()
     assert result["noise"].values.tolist() == ["none", "full"]
-    assert result["source"].values.tolist() == ["", "motion_blur 3"]
+    assert result["origin_of"].values.tolist() == ["", "motion_blur"]
     assert result["condition"].values[:3].tolist() == ["clean", "motion_blur 1", "motion_blur 3"]
     assert result["correct"].dtype == bool and result["k"].values.tolist() == [1, 10]
     assert result["draw_seed"].values.tolist() == [0]
@@ -129,11 +129,12 @@ def test_several_weights_are_training_seeds_that_attack_one_another() -> None:
 @pytest.mark.usefixtures("short")
 def test_a_noise_has_the_weights_that_were_trained_with_it() -> None:
     own = ["--weights", "full=other.pt", "--weights", "train_only=other.pt"]
-    run(*NOISE, "--weights", "weights.pt", *own)
+    run(*NOISE, "--weights", "weights.pt", *own, "--control", "train_only=train_only:full")
     result = opened()
     assert result["noise"].values.tolist() == ["none", "full", "train_only"]
     assert result["noisy"].values.tolist() == [False, True, False]
     assert result["matched_by"].values.tolist() == ["", "", "trace"]
+    assert result["control_of"].values.tolist() == ["", "", "full"]
     right = result["correct"].isel(condition=0, seed=0, draw_seed=0, k=-1)
     assert right.sel(noise="none").all()
     assert not right.sel(noise="train_only").all()  # labels are what weights.pt says
@@ -159,7 +160,7 @@ def test_a_network_trained_apart_can_be_given_for_transfer_attacks() -> None:
 def test_one_noise_may_be_at_two_layers() -> None:
     Diagonal.isotropic(16, variance=0.01).save("last.safetensors")
     tested, _ = evaluating.networks(
-        "small", ["both=layer3:noise.safetensors", "both=layer4:last.safetensors"], [], [], None
+        "small", ["both=layer3:noise.safetensors", "both=layer4:last.safetensors"], [], [], [], None
     )
     assert list(tested) == ["none", "both"]
     assert list(tested["both"][0].noises) == ["layer3", "layer4"]
@@ -171,14 +172,16 @@ BAD = {
     r"expected --noise NAME=LAYER:FILE, got 'full=layer3'": ["--noise", "full=layer3"],
     r"expected another name for --noise 'none=a:b': 'none' stands for no noise": ["--noise", "none=a:b"],
     r"'full' has noise at layer3 already": [*NOISE, *NOISE],
-    r"expected a covariance file, found none at nowhere": ["--noise", "full=layer3:nowhere"],
+    r"expected a covariance saved by neurovar, found no file at nowhere": ["--noise", "full=layer3:nowhere"],
     r"expected a covariance over the 3136 units of layer 'layer1', got 32": [
         "--noise",
         "full=layer1:noise.safetensors",
     ],
     r"expected a layer of Sequential, got 'layer9'": ["--noise", "full=layer9:noise.safetensors"],
-    r"expected the --source of one of the noises full, got v4": [*NOISE, "--source", "v4=pgd"],
-    r"expected --source NAME=TEXT, got 'full'": [*NOISE, "--source", "full"],
+    r"expected the --source of one of full, got v4": [*NOISE, "--source", "v4=pgd"],
+    r"expected --source NAME=WHAT\[,EPSILON,NORM\], got 'full'": [*NOISE, "--source", "full"],
+    r"expected --source NAME=WHAT\[,EPSILON,NORM\], got 'pgd,x,linf'": [*NOISE, "--source", "full=pgd,x,linf"],
+    r"expected the --control of one of full, got v4": [*NOISE, "--control", "v4=rotated"],
     r"expected a modification among .*, got 'blur'": ["--modification", "blur=3"],
     r"expected --modification NAME=STRENGTH,…, got 'motion_blur=a'": ["--modification", "motion_blur=a"],
     r"expected --norm linf or l2, got 'l1'": ["--norm", "l1"],
@@ -188,7 +191,7 @@ BAD = {
     r"expected at least one epsilon, all above 0, got \[0.05, -1.0\]": ["--epsilon", "-1"],
     r"nowhere.pt: expected a file of weights, found none": ["--weights", "nowhere.pt"],
     r"noise.safetensors: expected the weights of small, got others": ["--weights", "noise.safetensors"],
-    r"expected a model for each of 1 training seeds as independent, got 2": [
+    r"for each of 1 training seeds, got 2 as independent": [
         *["--independent", "other.pt"],
         *["--independent", "other.pt"],
     ],

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from neurovar import responses
 from neurovar.covariance import Dense
-from neurovar.networks import Brightness, GaussianNoise, Layer, Modification, inject, record
-from neurovar.robustness import fgm
+from neurovar.networks import Brightness, GaussianNoise, Layer, Modification, NoisyNetwork, inject, record
+from neurovar.robustness import FGM
 
 
 def dropout_network(p: float = 0.5) -> nn.Sequential:
@@ -358,7 +358,7 @@ def test_attacks_on_the_same_network_make_repeats() -> None:
     model, shown = network(), images()
 
     def attack(x: Tensor, generator: torch.Generator) -> Tensor:
-        return fgm(model, x, torch.zeros(len(x), dtype=torch.long), epsilon=0.1, generator=generator)
+        return FGM(0.1)(NoisyNetwork(model, images=x), x, torch.zeros(len(x), dtype=torch.long), generator=generator)
 
     attacked = {"clean": same, "fgm": attack}
     recorded = record(model, shown, layers=["readout"], modifications=attacked, batch_size=3, rng=0)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from trained import Seeing, adam_by_hand, generator, same, state
 
-from neurovar import robustness
 from neurovar.covariance import Dense, Diagonal, GainModulated
-from neurovar.networks import adversarial_train, gaussian_train, retrain, small_network, train
+from neurovar.networks import NoisyNetwork, adversarial_train, gaussian_train, retrain, small_network, train
+from neurovar.robustness import FGM
 
 
 def pixels(n: int = 50, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -34,8 +34,8 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[tuple[bool, int, Tensor]] = []
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        self.seen.append((model.training, len(images), labels.clone()))
+    def __call__(self, network: NoisyNetwork, images: Tensor, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+        self.seen.append((network.model.training, len(images), labels.clone()))
         return images + 10
 
 
@@ -62,7 +62,7 @@ def test_adversarial_training_is_fgm_on_a_part_of_each_batch_and_adam() -> None:
         model,
         images,
         labels,
-        attack=partial(robustness.fgm, epsilon=epsilon),
+        attack=FGM(epsilon),
         ratio=0.4,
         n_epochs=3,
         batch_size=16,
@@ -107,7 +107,7 @@ def test_adversarial_training_learns_to_do_without_what_an_attack_can_turn_round
     fails = torch.rand(n, generator=torch_rng) < 0.1
     images = 0.5 + torch.stack([0.06 * sign, 0.2 * torch.where(fails, -sign, sign)], 1).view(n, 1, 1, 2)
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
-    attack = partial(robustness.fgm, epsilon=0.1)  # nothing is stronger, for logits that are linear
+    attack = FGM(0.1)  # nothing is stronger, for logits that are linear
     options = {"n_epochs": 25, "learning_rate": 1.0}
     plain = train(model, images, labels, generator=generator(1), **options)
     robust = adversarial_train(model, images, labels, attack=attack, ratio=1.0, generator=generator(1), **options)
@@ -116,8 +116,8 @@ def test_adversarial_training_learns_to_do_without_what_an_attack_can_turn_round
         return float((model(shown).argmax(1) == labels).double().mean())
 
     assert accuracy(plain, images) > 0.99
-    assert accuracy(plain, attack(plain, images, labels, generator=generator(2))) < 0.1
-    assert accuracy(robust, attack(robust, images, labels, generator=generator(2))) > 0.88
+    assert accuracy(plain, attack(NoisyNetwork(plain, images=images), images, labels, generator=generator(2))) < 0.1
+    assert accuracy(robust, attack(NoisyNetwork(robust, images=images), images, labels, generator=generator(2))) > 0.88
 
 
 def test_gaussian_augmentation_is_fresh_of_the_standard_deviation_given_and_clipped() -> None:
@@ -195,9 +195,8 @@ def test_a_ratio_that_is_none_is_named(ratio: float) -> None:
 
 @pytest.mark.parametrize("epsilon", [0.0, -0.1])
 def test_an_attack_without_size_is_named(epsilon: float) -> None:
-    attack = partial(robustness.fgm, epsilon=epsilon)
     with pytest.raises(ValueError, match=rf"epsilon.*got {epsilon}"):
-        adversarial_train(softmax_regression(), *pixels(), attack=attack, ratio=1, n_epochs=1, generator=generator())
+        FGM(epsilon)
 
 
 def test_an_attack_that_returns_other_images_is_named() -> None:
@@ -278,5 +277,5 @@ def test_on_a_gpu_a_generator_may_be_on_either_side() -> None:
         options = {"n_epochs": 2, "generator": torch.Generator(device).manual_seed(0)}
         train(model, images, labels, **options)
         gaussian_train(model, images, labels, sigma=0.1, **options)
-        adversarial_train(model, images, labels, attack=partial(robustness.fgm, epsilon=0.1), ratio=0.5, **options)
+        adversarial_train(model, images, labels, attack=FGM(0.1), ratio=0.5, **options)
         retrain(model, images, labels, layer="0", noise=Diagonal.isotropic(6), **options)

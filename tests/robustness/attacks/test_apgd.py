@@ -7,25 +7,24 @@ import numpy as np
 import pytest
 import torch
 from attacked import (
-    BAD_INPUT,
-    Stepwise,
     accuracy,
-    bad_arguments,
     batch,
     fashion,
     generator,
     mean_loss,
     needs_fashion_mnist,
     noise,
+    run,
     tanh_network,
 )
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.networks import inject
-from neurovar.robustness import Objective, apgd
+from neurovar.networks import NoisyNetwork, inject
+from neurovar.robustness import APGD, Loss, Objective
 from neurovar.robustness.attacks import _apgd, _preble2026
-from neurovar.robustness.attacks._best import Best
+from neurovar.robustness.attacks._objective import Best
+from neurovar.robustness.attacks._preble2026 import ToolboxAPGD
 
 NORMS = {"linf": ("Linf", 0.04), "l2": ("L2", 0.25)}
 LOSSES = {"cross_entropy": "ce", "dlr": "dlr"}
@@ -58,7 +57,8 @@ def test_the_best_iterate_is_that_of_autoattack(norm: str, loss: str, n_steps: i
     reference = autoattack(model, loss, n_iter=n_steps, norm=name, eps=epsilon)
     torch.manual_seed(3)
     expected, _, best_loss, _ = reference.attack_single_run(images, labels)
-    ours = apgd(
+    ours = run(
+        APGD,
         model,
         images,
         labels,
@@ -86,7 +86,7 @@ def test_accuracy_on_1000_images_is_that_of_autoattack(
     reference = autoattack(model, loss, n_iter=n_steps, n_restarts=n_restarts, norm=NORMS[norm][0], eps=epsilon)
     expected = reference.perturb(images, labels)[0].double().mean().item()
     options = {"n_steps": n_steps, "n_restarts": n_restarts, "loss": loss, "norm": norm, "early_stopping": True}
-    attacked = apgd(model, images, labels, epsilon=epsilon, generator=generator(), **options)
+    attacked = run(APGD, model, images, labels, epsilon=epsilon, generator=generator(), **options)
     assert accuracy(model, images, labels) > expected + 0.1
     assert accuracy(model, attacked, labels) == pytest.approx(expected, abs=0.005)
     change = (attacked - images).flatten(1)
@@ -110,7 +110,7 @@ def test_accuracy_is_that_of_torchattacks_and_of_the_adversarial_robustness_tool
             ).generate(images.numpy(), labels.numpy())
         ),
     ]
-    ours = accuracy(model, apgd(model, images, labels, epsilon=0.04, n_steps=20, generator=generator()), labels)
+    ours = accuracy(model, run(APGD, model, images, labels, epsilon=0.04, n_steps=20, generator=generator()), labels)
     for other in theirs:
         assert ours == pytest.approx(accuracy(model, other, labels), abs=0.005)
 
@@ -139,7 +139,8 @@ def test_survivors_are_the_same_whatever_is_left_out_on_the_way() -> None:
     images, labels = batch(model, n=60)
     options = {"epsilon": 0.03, "n_steps": 30}
     stopped, whole = (
-        apgd(model, images, labels, generator=generator(), early_stopping=early, **options) for early in (True, False)
+        run(APGD, model, images, labels, generator=generator(), early_stopping=early, **options)
+        for early in (True, False)
     )
     survived = model(stopped).argmax(1) == labels
     assert 10 < survived.sum() < 50
@@ -153,8 +154,8 @@ def test_an_image_is_attacked_only_until_the_network_gets_it_wrong() -> None:
     images, labels = batch(model, n=40)
     labels[:5] = (labels[:5] + 1) % 5
     model.rows.clear()
-    attacked = apgd(
-        model, images, labels, epsilon=0.05, n_steps=20, n_restarts=2, early_stopping=True, generator=generator()
+    attacked = run(
+        APGD, model, images, labels, epsilon=0.05, n_steps=20, n_restarts=2, early_stopping=True, generator=generator()
     )
     assert torch.equal(attacked[:5], images[:5])
     with_gradient = [rows for rows, gradient in model.rows if gradient]
@@ -177,30 +178,31 @@ class Counting(nn.Module):
         return self.model(x)
 
 
-@pytest.mark.parametrize("average", ["loss", "logits"])
-def test_a_noisy_network_is_attacked_to_the_end_and_judged_on_fresh_draws(average: str) -> None:
+@pytest.mark.parametrize("follows", ["averaged", "mean_logits"])
+def test_a_noisy_network_is_attacked_to_the_end_and_judged_on_fresh_draws(follows: str) -> None:
     model = Counting(tanh_network())
     images, labels = batch(model, n=6)
     model.rows.clear()
     noises = {f"model.{name}": one for name, one in noise().items()}
-    options = {"n_steps": 10, "n_restarts": 2, "n_draws": 3, "average": average}
-    apgd(model, images, labels, epsilon=0.5, noises=noises, generator=generator(), **options)
+    options = {"n_steps": 10, "n_restarts": 2, "n_draws": 3, "follows": follows}
+    run(APGD, model, images, labels, epsilon=0.5, noises=noises, generator=generator(), **options)
     assert [rows for rows, gradient in model.rows if gradient] == [6] * 22
 
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_noise_that_is_next_to_nothing_changes_next_to_nothing(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the checkpoints, where only the ascent on a noise-free network goes back."""
-    monkeypatch.setattr(_apgd._Climb, "checkpoint", lambda *arguments, **options: None)
+    monkeypatch.setattr(_apgd._Ascent, "checkpoint", lambda *arguments, **options: None)
     model = tanh_network()
     images, labels = batch(model)
     options: dict[str, Any] = {"epsilon": 0.03, "n_steps": 9}
     noises = noise(variance=1e-20)
-    noisy = apgd(model, images, labels, n_draws=3, noises=noises, fixed=fixed, generator=generator(3), **options)
+    options["follows"] = "fixed" if fixed else "averaged"
+    noisy = run(APGD, model, images, labels, n_draws=3, noises=noises, generator=generator(3), **options)
     rng = generator(3)
     if fixed:
         torch.randint(2**63 - 1, (), generator=rng)  # the seed of the fixed draw
-    clean = apgd(model, images, labels, generator=rng, **options)
+    clean = run(APGD, model, images, labels, generator=rng, **options)
     same = (noisy - clean).abs().flatten(1).amax(1) < 1e-6  # the rest took their last iterate, which is wrong
     assert same.sum() >= 8
 
@@ -210,7 +212,7 @@ def test_more_draws_raise_the_mean_loss_of_a_noisy_network() -> None:
     images, labels = batch(model, n=100)
     options: dict[str, Any] = {"epsilon": 0.05, "n_steps": 20, "noises": noises}
     reached = [
-        mean_loss(model, apgd(model, images, labels, n_draws=k, generator=generator(), **options), labels, noises)
+        mean_loss(model, run(APGD, model, images, labels, n_draws=k, generator=generator(), **options), labels, noises)
         for k in (1, 5, 50)
     ]
     clean = mean_loss(model, images, labels, noises)
@@ -225,15 +227,15 @@ def test_a_noisy_network_is_not_attacked_by_luck(change: str, monkeypatch: pytes
     images, labels = batch(model, n=100)
 
     def reached() -> float:
-        attacked = apgd(model, images, labels, epsilon=0.05, n_steps=40, noises=noises, generator=generator())
+        attacked = run(APGD, model, images, labels, epsilon=0.05, n_steps=40, noises=noises, generator=generator())
         return float(mean_loss(model, attacked, labels, noises).mean())
 
     ours = reached()
-    checkpoint, run = _apgd._Climb.checkpoint, _apgd._run
+    checkpoint, climb = _apgd._Ascent.checkpoint, APGD._climb
     if change == "back to the best":
-        monkeypatch.setattr(_apgd._Climb, "checkpoint", lambda climb, n_steps, back: checkpoint(climb, n_steps, True))
+        monkeypatch.setattr(_apgd._Ascent, "checkpoint", lambda climb, n_steps, back: checkpoint(climb, n_steps, True))
     else:
-        monkeypatch.setattr(_apgd, "_run", lambda *arguments: run(*arguments)[:1])
+        monkeypatch.setattr(APGD, "_climb", lambda *arguments: climb(*arguments)[:1])
     assert ours > reached() + 0.01
 
 
@@ -242,7 +244,9 @@ def test_restarts_raise_the_loss() -> None:
     images, labels = batch(model, n=60)
     options: dict[str, Any] = {"epsilon": 0.05, "n_steps": 6}
     one, five = (
-        mean_loss(model, apgd(model, images, labels, n_restarts=n, generator=generator(), **options), labels, {}, 1)
+        mean_loss(
+            model, run(APGD, model, images, labels, n_restarts=n, generator=generator(), **options), labels, {}, 1
+        )
         for n in (1, 5)
     )
     assert (five >= one - 1e-12).all()
@@ -258,7 +262,7 @@ def test_targets_come_in_the_order_of_their_logits() -> None:
     images, labels = torch.full((2, 1, 2, 2), 0.1), torch.tensor([0, 0])
     options: dict[str, Any] = {"epsilon": 0.5, "n_steps": 5, "loss": "targeted_dlr"}
     accuracies = [
-        accuracy(model, apgd(model, images, labels, n_targets=n, generator=generator(), **options), labels)
+        accuracy(model, run(APGD, model, images, labels, n_targets=n, generator=generator(), **options), labels)
         for n in (1, 2, 3, 9)
     ]
     assert accuracies[2:] == [0, 0]
@@ -272,16 +276,16 @@ def test_restarts_are_compared_by_the_loss_that_they_raise(
     loss: str, judged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Towards several targets, by what they have in common."""
-    objectives: list[Objective] = []
+    losses: list[Loss] = []
 
-    def best(objective: Objective, labels: Tensor) -> Best:
-        objectives.append(objective)
-        return Best(objective, labels)
+    def best(objective: Objective, labels: Tensor, *, loss: Loss) -> Best:
+        losses.append(loss)
+        return Best(objective, labels, loss=loss)
 
     monkeypatch.setattr(_apgd, "Best", best)
     model = tanh_network()
-    apgd(model, *batch(model), epsilon=0.1, n_steps=2, loss=loss, generator=generator())
-    assert [objective.loss for objective in objectives] == [judged]
+    run(APGD, model, *batch(model), epsilon=0.1, n_steps=2, loss=loss, generator=generator())
+    assert losses == [judged]
 
 
 @pytest.mark.parametrize("n_targets", [2, 9])
@@ -290,8 +294,9 @@ def test_the_true_class_is_no_target(n_targets: int) -> None:
     model[3].bias.data -= 100
     images, _ = batch(model, n=20)
     labels = torch.arange(20) % 5  # most of them wrong
-    objective = Objective(model, {}, loss="targeted_dlr", generator=generator())
-    targets = torch.stack(list(_apgd._targets(objective, images, labels, n_targets)), 1).tolist()
+    objective = Objective(NoisyNetwork(model, images=images), loss="targeted_dlr", generator=generator())
+    attack = APGD(0.1, loss="targeted_dlr", n_targets=n_targets)
+    targets = torch.stack(list(attack._targets(objective, images, labels)), 1).tolist()
     for logits, label, found in zip(model(images).tolist(), labels.tolist(), targets):
         others = sorted(set(range(5)) - {label}, key=lambda k, logits=logits: -logits[k])
         assert found == others[:n_targets]
@@ -305,7 +310,7 @@ def test_accuracy_falls_to_zero_as_epsilon_grows(norm: str) -> None:
         falling = [
             accuracy(
                 model,
-                apgd(model, images, labels, epsilon=e, n_steps=20, norm=norm, generator=generator(), **options),
+                run(APGD, model, images, labels, epsilon=e, n_steps=20, norm=norm, generator=generator(), **options),
                 labels,
             )
             for e in ((0.001, 0.03, 0.5) if norm == "linf" else (0.01, 0.2, 4.0))
@@ -313,37 +318,12 @@ def test_accuracy_falls_to_zero_as_epsilon_grows(norm: str) -> None:
         assert falling[0] > 0.9 > falling[1] > 0.1 > falling[2] == 0
 
 
-@pytest.mark.parametrize(("changes", "match"), BAD_INPUT)
-def test_bad_input_is_named(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        apgd(**{"n_steps": 2} | bad_arguments(dict(changes)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"n_steps": 0}, "expected n_steps, n_restarts and n_targets of at least 1, got 0, 1, 9"),
-        ({"n_restarts": 0}, "n_targets of at least 1, got 2, 0, 9"),
-        ({"n_targets": 0}, "n_targets of at least 1, got 2, 1, 0"),
-        (
-            {"early_stopping": True, "noises": {"1": Diagonal.isotropic(4)}},
-            "expected early_stopping only without noise",
-        ),
-        ({"loss": "hinge"}, "expected a loss out of cross_entropy, dlr, targeted_dlr.*got 'hinge'"),
-        ({"model": nn.Sequential(Stepwise()).eval()}, "gradient"),
-    ],
-)
-def test_bad_options_are_named(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        apgd(**{"n_steps": 2} | bad_arguments(changes))
-
-
 @pytest.mark.parametrize(("loss", "n_classes", "least"), [("dlr", 2, 3), ("targeted_dlr", 3, 4)])
 def test_too_few_classes_for_a_ratio_of_logits(loss: str, n_classes: int, least: int) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, n_classes)).eval()
     images, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
     with pytest.raises(ValueError, match=f"expected at least {least} classes for the loss {loss}, got {n_classes}"):
-        apgd(model, images, labels, epsilon=0.1, n_steps=2, loss=loss, generator=generator())
+        run(APGD, model, images, labels, epsilon=0.1, n_steps=2, loss=loss, generator=generator())
 
 
 @needs_fashion_mnist
@@ -359,7 +339,7 @@ def test_preble2026_gives_the_images_of_the_toolbox(monkeypatch: pytest.MonkeyPa
     attack = art.AutoProjectedGradientDescent(toolbox(model), eps=epsilon, max_iter=30, nb_random_init=2, verbose=False)
     expected = attack.generate(images.numpy(), labels.numpy())
     options = {"n_steps": 30, "n_restarts": 2}
-    ours = _preble2026.auto_pgd(model, images, labels, epsilon=epsilon, generator=generator(), **options)
+    ours = run(ToolboxAPGD, model, images, labels, epsilon=epsilon, generator=generator(), **options)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
     assert 0.3 < accuracy(model, ours, labels) < 0.7
 
@@ -375,8 +355,8 @@ def test_preble2026_treats_a_noisy_network_as_the_toolbox_does() -> None:
         theirs = art.AutoProjectedGradientDescent(toolbox(Whole(model)), eps=0.1, **options).generate(
             images.numpy(), labels.numpy()
         )
-    ours = _preble2026.auto_pgd(
-        model, images, labels, epsilon=0.1, n_steps=15, n_restarts=2, noises=noises, generator=generator(2)
+    ours = run(
+        ToolboxAPGD, model, images, labels, epsilon=0.1, n_steps=15, n_restarts=2, noises=noises, generator=generator(2)
     )
     for attacked in (torch.tensor(theirs), ours):
         with torch.no_grad(), inject(model, noises, generator=generator(3), draws=20):
@@ -404,27 +384,13 @@ def test_preble2026_looks_at_the_steps_that_the_paper_lists(n_steps: int) -> Non
     assert all(up - 1e-9 <= at <= np.ceil(up) + 1 for at, up in zip(found, exact, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"step": 0.0}, "expected step > 0, n_steps ≥ 1 and n_restarts ≥ 1, got 0.0, 100, 5"),
-        ({"n_steps": 0}, "got 0.1, 0, 5"),
-        ({"n_restarts": 0}, "got 0.1, 100, 0"),
-        ({"epsilon": 0.0}, "expected epsilon above 0"),
-    ],
-)
-def test_bad_options_of_preble2026_are_named(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        _preble2026.auto_pgd(**bad_arguments(changes))
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_the_attack_is_as_strong() -> None:
     model, noises = tanh_network(), noise(variance=0.1)
     images, labels = batch(model, n=50)
     options: dict[str, Any] = {"epsilon": 0.05, "n_steps": 10, "n_draws": 4, "generator": generator(), "noises": noises}
-    on_cpu = apgd(model, images, labels, **options)
+    on_cpu = run(APGD, model, images, labels, **options)
     expected = mean_loss(model, on_cpu, labels, noises).mean().item()
-    attacked = apgd(model.cuda(), images.cuda(), labels.cuda(), **options)
+    attacked = run(APGD, model.cuda(), images.cuda(), labels.cuda(), **options)
     assert attacked.is_cuda
     assert mean_loss(model, attacked, labels.cuda(), noises).mean().item() == pytest.approx(expected, rel=0.1)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from attacked import run
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.networks import train
-from neurovar.robustness import Objective, expected_loss, fgm, pgd
+from neurovar.networks import NoisyNetwork, train
+from neurovar.robustness import FGM, PGD, Objective, expected_loss
 
 CHANNELS, SIZE, HIDDEN, CLASSES = 2, 3, 8, 4
 
@@ -70,7 +71,7 @@ def test_fgm_matches_plain_loops(epsilon: float) -> None:
         np.clip(image + epsilon * np.sign(gradient_by_hand(model, image, label)), 0, 1)
         for image, label in zip(images.numpy(), labels.tolist())
     ]
-    ours = fgm(model, images, labels, epsilon=epsilon, generator=generator())
+    ours = run(FGM, model, images, labels, epsilon=epsilon, generator=generator())
     np.testing.assert_allclose(ours, np.stack(expected), atol=1e-6)
 
 
@@ -86,7 +87,8 @@ def test_pgd_matches_plain_loops(epsilon: float, step: float, n_steps: int, rand
         pgd_by_hand(model, image, start, label, epsilon, step, n_steps)
         for image, start, label in zip(images.numpy(), starts, labels.tolist())
     ]
-    ours = pgd(
+    ours = run(
+        PGD,
         model,
         images,
         labels,
@@ -97,49 +99,6 @@ def test_pgd_matches_plain_loops(epsilon: float, step: float, n_steps: int, rand
         random_start=random_start,
     )
     np.testing.assert_allclose(ours, np.stack(expected), atol=1e-6)
-
-
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("epsilon", [0.03, 0.4])
-def test_attacked_images_stay_within_epsilon_and_the_range_of_pixels(noisy: bool, epsilon: float) -> None:
-    model, (images, labels) = tanh_network().float(), batch()
-    images = images.float()
-    images[0], images[1] = 0, 1
-    noise = {"noises": {"1": Diagonal.isotropic(HIDDEN)}, "n_draws": 3} if noisy else {}
-    before = images.clone()
-    several = {"step": epsilon / 2, "n_steps": 5, "n_restarts": 2}
-    for attacked in (
-        fgm(model, images, labels, epsilon=epsilon, generator=generator(), **noise),
-        pgd(model, images, labels, epsilon=epsilon, generator=generator(), **several, **noise),
-    ):
-        assert attacked.shape == images.shape
-        assert attacked.dtype == images.dtype
-        assert not attacked.requires_grad
-        assert float((attacked - images).abs().max()) == pytest.approx(epsilon, abs=1e-6)
-        assert attacked.min() >= 0
-        assert attacked.max() <= 1
-    assert torch.equal(images, before)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_the_same_seed_gives_the_same_attack_whatever_the_global_state() -> None:
-    model, (images, labels) = tanh_network(), batch()
-    arguments = {"epsilon": 0.2, "step": 0.05, "n_steps": 3, "noises": {"1": Diagonal.isotropic(HIDDEN)}}
-    state = torch.get_rng_state()
-    first = pgd(model, images, labels, generator=generator(0), **arguments)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(7)
-    assert torch.equal(first, pgd(model, images, labels, generator=generator(0), **arguments))
-    assert not torch.equal(first, pgd(model, images, labels, generator=generator(1), **arguments))
-    torch.set_rng_state(state)
-
-
-def test_each_image_is_attacked_for_itself() -> None:
-    model, (images, labels) = tanh_network(), batch()
-    arguments = {"epsilon": 0.1, "step": 0.03, "n_steps": 5, "random_start": False, "generator": generator()}
-    together = pgd(model, images, labels, **arguments)
-    alone = [pgd(model, images[i : i + 1], labels[i : i + 1], **arguments) for i in range(len(images))]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-9, rtol=0)
 
 
 def one_pixel_network(w: float) -> nn.Sequential:
@@ -170,7 +129,9 @@ def test_the_averaged_loss_and_gradient_approach_their_expectations(pixel: float
     w, sd, n_draws = 1.5, 0.7, 40_000
     model, image = one_pixel_network(w), torch.full((1, 1, 1, 1), pixel, dtype=torch.float64, requires_grad=True)
     noises = {"1": Diagonal.isotropic(1, variance=sd**2)}
-    loss = expected_loss(model, image, torch.tensor([0]), noises, n_draws, generator())
+    loss = expected_loss(
+        NoisyNetwork(model, noises, images=image), image, torch.tensor([0]), n_draws=n_draws, generator=generator()
+    )
     loss.sum().backward()
     ours = (loss.item(), image.grad.item())
     for which, (value, scale) in enumerate(zip(ours, (1.0, w))):
@@ -190,7 +151,7 @@ def test_averaging_over_draws_finds_the_sign_that_single_draws_miss() -> None:
     found = {}
     for n_draws in (1, 500):
         model = one_pixel_network(w)
-        attacked = fgm(model, images, labels, n_draws=n_draws, generator=generator(), **arguments)
+        attacked = run(FGM, model, images, labels, n_draws=n_draws, generator=generator(), **arguments)
         found[n_draws] = (attacked < images).double().mean().item()
     falling = (1 - slopes[1]) / 2
     assert abs(found[1] - falling) < 5 * np.sqrt(falling * (1 - falling) / n)
@@ -200,7 +161,9 @@ def test_averaging_over_draws_finds_the_sign_that_single_draws_miss() -> None:
 def test_expected_loss_is_the_mean_over_draws_image_by_image() -> None:
     model, (images, labels) = tanh_network(), batch()
     noise, n_draws = Diagonal.isotropic(HIDDEN).to(dtype=torch.float64), 5
-    ours = expected_loss(model, images, labels, {"1": noise}, n_draws, generator())
+    ours = expected_loss(
+        NoisyNetwork(model, {"1": noise}, images=images), images, labels, n_draws=n_draws, generator=generator()
+    )
     added = noise.sample((n_draws, len(images)), generator=generator()).numpy()
     w, b, v, c = (p.detach().numpy() for p in model.parameters())
     for i, image in enumerate(images.numpy()):
@@ -215,11 +178,11 @@ def test_each_image_keeps_its_best_restart() -> None:
     model, (images, labels) = tanh_network(gain=3), batch(n=30)
     arguments = {"epsilon": 0.4, "step": 0.1, "n_steps": 8}
     torch_rng = generator(5)
-    singles = torch.stack([pgd(model, images, labels, generator=torch_rng, **arguments) for _ in range(4)])
+    singles = torch.stack([run(PGD, model, images, labels, generator=torch_rng, **arguments) for _ in range(4)])
     each = torch.stack([losses(model, single, labels) for single in singles])
     best = each.argmax(0)
     assert len(best.unique()) == 4  # every restart is the best for some image
-    several = pgd(model, images, labels, n_restarts=4, generator=generator(5), **arguments)
+    several = run(PGD, model, images, labels, n_restarts=4, generator=generator(5), **arguments)
     torch.testing.assert_close(several, singles[best, torch.arange(30)])
     torch.testing.assert_close(losses(model, several, labels), each.max(0).values)
 
@@ -229,10 +192,18 @@ def test_restarts_raise_the_mean_loss_of_a_noisy_network() -> None:
     noises = {"1": Diagonal.isotropic(HIDDEN, variance=0.3)}
     arguments = {"epsilon": 0.4, "step": 0.1, "n_steps": 8, "n_draws": 10, "noises": noises}
 
+    NoisyNetwork(model, noises, images=images)
+
     def mean_loss(seed: int, n_restarts: int) -> float:
-        attacked = pgd(model, images, labels, n_restarts=n_restarts, generator=generator(seed), **arguments)
+        attacked = run(PGD, model, images, labels, n_restarts=n_restarts, generator=generator(seed), **arguments)
         with torch.no_grad():
-            return expected_loss(model, attacked, labels, noises, 500, generator(9)).mean().item()
+            return (
+                expected_loss(
+                    NoisyNetwork(model, noises, images=attacked), attacked, labels, n_draws=500, generator=generator(9)
+                )
+                .mean()
+                .item()
+            )
 
     single = [mean_loss(seed, 1) for seed in range(5)]
     assert min(mean_loss(seed, 5) for seed in range(2)) > max(single)
@@ -252,15 +223,15 @@ def test_restarts_are_chosen_by_the_mean_of_ten_draws_or_more(
 
     monkeypatch.setattr(Objective, "logits", watched)
     arguments = {"epsilon": 0.4, "step": 0.1, "n_steps": 2, "n_draws": n_draws, "n_restarts": 3}
-    pgd(tanh_network(), *batch(), noises={"1": Diagonal.isotropic(HIDDEN)}, generator=generator(), **arguments)
+    run(PGD, tanh_network(), *batch(), noises={"1": Diagonal.isotropic(HIDDEN)}, generator=generator(), **arguments)
     assert choices == [expected] * 6  # the best iterate and the last one of each restart
 
 
 def test_many_steps_beat_one() -> None:
     model, (images, labels) = tanh_network(gain=3), batch(n=200)
-    one = fgm(model, images, labels, epsilon=0.3, generator=generator())
+    one = run(FGM, model, images, labels, epsilon=0.3, generator=generator())
     arguments = {"step": 0.05, "n_steps": 20, "random_start": False, "generator": generator()}
-    many = pgd(model, images, labels, epsilon=0.3, **arguments)
+    many = run(PGD, model, images, labels, epsilon=0.3, **arguments)
     clean, after_one, after_many = (losses(model, x, labels).mean() for x in (images, one, many))
     assert clean < after_one < 0.95 * after_many
 
@@ -274,7 +245,8 @@ def test_accuracy_falls_to_zero_as_epsilon_grows(noisy: bool) -> None:
     n_draws = 10 if noisy else 1
     accuracy = []
     for epsilon in (1e-6, 0.03, 0.1, 0.5):
-        attacked = pgd(
+        attacked = run(
+            PGD,
             model,
             images,
             labels,
@@ -291,109 +263,13 @@ def test_accuracy_falls_to_zero_as_epsilon_grows(noisy: bool) -> None:
     assert accuracy[-1] < 0.01
 
 
-class Stepwise(nn.Module):
-    """Logits that a gradient cannot see through."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1).round()[:, :2] * 0 + x.new_tensor([0.0, 2.0])
-
-
-class RootOfZero(nn.Module):
-    """Finite logits with a gradient of 0 · ∞."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z + (0 * z).sqrt()
-
-
-class Detached(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tail = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.tail(x.flatten(1).detach())
-
-
-def call(
-    attack: str, model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float = 0.1, **more: object
-) -> Tensor:
-    if attack == "pgd":
-        more = {"step": 0.05, "n_steps": 2} | more
-    return {"fgm": fgm, "pgd": pgd}[attack](model, images, labels, epsilon=epsilon, generator=generator(), **more)
-
-
-def simple() -> tuple[nn.Module, Tensor, Tensor]:
-    return nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval(), torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
-
-
-@pytest.mark.parametrize("attack", ["fgm", "pgd"])
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"images": torch.full((3, 4), 0.5)}, r"expected float images \(batch, .*got torch\.float32 \(3, 4\)"),
-        ({"images": torch.ones(3, 1, 2, 2).long()}, r"expected float images .*got torch\.int64"),
-        ({"images": torch.ones(0, 1, 2, 2)}, r"expected float images .*got torch\.float32 \(0, 1, 2, 2\)"),
-        ({"images": torch.full((3, 1, 2, 2), 1.5)}, r"expected pixels in \[0, 1\], got 1\.5 to 1\.5"),
-        ({"images": torch.full((3, 1, 2, 2), -0.5)}, r"expected pixels in \[0, 1\], got -0\.5"),
-        ({"images": torch.full((3, 1, 2, 2), torch.nan)}, r"expected pixels in \[0, 1\], got nan"),
-        ({"labels": torch.tensor([0, 1])}, r"expected 3 int64 labels, got torch\.int64 \(2,\)"),
-        ({"labels": torch.tensor([0.0, 1, 0])}, r"expected 3 int64 labels, got torch\.float32"),
-        ({"labels": torch.tensor([0, 1, 2])}, "expected labels from 0 to 1, got 0 to 2"),
-        ({"labels": torch.tensor([0, 1, -1])}, "expected labels from 0 to 1, got -1 to 1"),
-        ({"epsilon": 0.0}, "expected epsilon above 0 and finite, got 0.0"),
-        ({"epsilon": float("nan")}, "expected epsilon above 0 and finite, got nan"),
-        (
-            {"model": simple()[0].train()},
-            r"expected a model in eval mode, got the model in training mode; call model\.eval",
-        ),
-        (
-            {"model": Stepwise().eval()},
-            "expected gradients that are not all zero, got only zeros for 3 of 3 images: a layer that is not",
-        ),
-        ({"model": Detached().eval()}, "expected logits that depend on the images through a gradient, got none"),
-        ({"model": Detached().eval().requires_grad_(False)}, "through a gradient, got none"),
-        ({"n_draws": 5}, "expected at least 1 draw, and 1 without noise, got 5"),
-        ({"noises": {"1": Diagonal.isotropic(2)}, "n_draws": 0}, "expected at least 1 draw"),
-        ({"noises": {"1": Diagonal.isotropic(3)}}, "expected a covariance over the 2 units of layer '1', got 3"),
-        ({"noises": {"2": Diagonal.isotropic(3)}}, "expected a layer of Sequential, got '2'"),
-    ],
-)
-def test_bad_input_is_named(attack: str, changes: dict, match: str) -> None:
-    model, images, labels = simple()
-    with pytest.raises(ValueError, match=match):
-        call(attack, **({"model": model, "images": images, "labels": labels} | changes))
-
-
-def test_a_gradient_that_is_not_finite_is_named() -> None:
-    model, images, labels = simple()
-    model.append(RootOfZero().eval())
-    with pytest.raises(ValueError, match="expected finite gradients, got NaN or infinity for 3 of 3 images"):
-        call("fgm", model, images, labels)
-
-
-@pytest.mark.parametrize(
-    ("changes", "got"),
-    [
-        ({"step": 0.0}, "0.0, 2, 1"),
-        ({"step": float("nan")}, "nan, 2, 1"),
-        ({"n_steps": 0}, "0.05, 0, 1"),
-        ({"n_restarts": 0}, "0.05, 2, 0"),
-        ({"n_restarts": 3, "random_start": False}, "0.05, 2, 3"),
-    ],
-)
-def test_bad_options_of_pgd_are_named(changes: dict, got: str) -> None:
-    match = rf"expected step > 0, n_steps ≥ 1 and n_restarts ≥ 1 \(1 without random start\), got {got}"
-    with pytest.raises(ValueError, match=match):
-        call("pgd", *simple(), **changes)
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_the_attack_is_as_strong() -> None:
     model, (images, labels) = tanh_network(), batch(n=50)
     arguments = {"epsilon": 0.2, "step": 0.05, "n_steps": 5, "n_draws": 4, "generator": generator()}
     noises = {"1": Diagonal.isotropic(HIDDEN, variance=0.1)}
-    on_cpu = pgd(model, images, labels, noises=noises, **arguments)
+    on_cpu = run(PGD, model, images, labels, noises=noises, **arguments)
     expected = losses(model, on_cpu, labels).mean()
-    attacked = pgd(model.cuda(), images.cuda(), labels.cuda(), noises=noises, **arguments)
+    attacked = run(PGD, model.cuda(), images.cuda(), labels.cuda(), noises=noises, **arguments)
     assert attacked.is_cuda
     assert losses(model, attacked, labels.cuda()).mean().item() == pytest.approx(expected.item(), rel=0.1)

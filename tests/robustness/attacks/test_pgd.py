@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attacked import run
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.networks import small_network, train
-from neurovar.robustness import Objective, expected_loss, fgm, pgd
-from neurovar.robustness.attacks._best import Best
+from neurovar.networks import NoisyNetwork, small_network, train
+from neurovar.robustness import FGM, PGD, Objective, expected_loss
+from neurovar.robustness.attacks import _pgd
+from neurovar.robustness.attacks._climbing import climb
+from neurovar.robustness.attacks._objective import Best
 
 HIDDEN, CLASSES = 8, 4
 
@@ -68,7 +71,7 @@ def test_pgd_takes_the_toolboxs_steps(
     options = {"eps": epsilon, "eps_step": step, "max_iter": 3, "norm": order, "verbose": False}
     theirs = by_art("ProjectedGradientDescent", trained, images, labels, **options)
     settings: dict[str, Any] = {"norm": norm, "step": step, "n_steps": 3, "random_start": False}
-    ours = pgd(trained, images, labels, epsilon=epsilon, generator=generator(), **settings)
+    ours = run(PGD, trained, images, labels, epsilon=epsilon, generator=generator(), **settings)
     close = (ours - theirs).abs() < 2e-6 if norm == "linf" else (ours - theirs).abs() < 1e-4
     assert close.double().mean() > 0.9995
     assert (ours - images).abs().max() > 0.02
@@ -81,7 +84,7 @@ def test_fgm_takes_the_toolboxs_step(
 ) -> None:
     images, labels = (part[:50] for part in shown)
     theirs = by_art("FastGradientMethod", trained, images, labels, eps=epsilon, norm=order)
-    ours = fgm(trained, images, labels, epsilon=epsilon, norm=norm, generator=generator())
+    ours = run(FGM, trained, images, labels, epsilon=epsilon, norm=norm, generator=generator())
     assert ((ours - theirs).abs() < 2e-5).double().mean() > 0.9995
 
 
@@ -95,7 +98,7 @@ def test_pgd_takes_the_steps_of_torchattacks(
     kind = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}[norm]
     theirs = kind(trained, eps=epsilon, alpha=step, steps=3, random_start=False)(images, labels)
     settings: dict[str, Any] = {"norm": norm, "step": step, "n_steps": 3, "random_start": False}
-    ours = pgd(trained, images, labels, epsilon=epsilon, generator=generator(), **settings)
+    ours = run(PGD, trained, images, labels, epsilon=epsilon, generator=generator(), **settings)
     assert ((ours - theirs).abs() < (2e-6 if norm == "linf" else 1e-4)).double().mean() > 0.9995
 
 
@@ -107,7 +110,7 @@ def test_accuracy_under_pgd_is_the_toolboxs(
     options = {"eps": epsilon, "eps_step": epsilon / 4, "max_iter": 5, "norm": order, "verbose": False}
     theirs = accuracy(trained, by_art("ProjectedGradientDescent", trained, images, labels, **options), labels)
     settings: dict[str, Any] = {"norm": norm, "step": epsilon / 4, "n_steps": 5, "random_start": False}
-    made = pgd(trained, images, labels, epsilon=epsilon, generator=generator(), **settings)
+    made = run(PGD, trained, images, labels, epsilon=epsilon, generator=generator(), **settings)
     assert 0.05 < theirs < 0.8 < accuracy(trained, images, labels)
     assert accuracy(trained, made, labels) == pytest.approx(theirs, abs=0.005)
 
@@ -118,7 +121,7 @@ def test_random_starts_fill_the_ball(norm: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double().eval()
     images, labels = torch.full((4000, 1, 4, 4), 0.5, dtype=torch.float64), torch.zeros(4000, dtype=torch.int64)
     options: dict[str, Any] = {"norm": norm, "step": 1e-12, "n_steps": 1}
-    change = pgd(model, images, labels, epsilon=0.4, generator=generator(), **options).flatten(1) - 0.5
+    change = run(PGD, model, images, labels, epsilon=0.4, generator=generator(), **options).flatten(1) - 0.5
     size = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
     uniform = (size / 0.4) ** 16  # share of the ball's volume within this radius
     assert uniform.mean().item() == pytest.approx(0.5, abs=5 / np.sqrt(12 * 4000))
@@ -129,8 +132,8 @@ def test_l2_attacks_stay_in_the_ball_and_the_range_of_pixels() -> None:
     model, images = tanh_network(), torch.rand(20, 1, 3, 3, generator=generator(3), dtype=torch.float64).round()
     labels = torch.arange(20) % CLASSES
     for epsilon in (0.3, 5.0):
-        made = pgd(
-            model, images, labels, epsilon=epsilon, step=epsilon / 2, n_steps=5, norm="l2", generator=generator()
+        made = run(
+            PGD, model, images, labels, epsilon=epsilon, step=epsilon / 2, n_steps=5, norm="l2", generator=generator()
         )
         assert (made - images).flatten(1).norm(dim=1).max() <= epsilon * (1 + 1e-12)
         assert 0 <= made.min() <= made.max() <= 1
@@ -140,7 +143,7 @@ def test_l2_steps_follow_gradients_whose_squares_vanish() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
     model[1].weight.data = 1e-30 * torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     images = torch.full((1, 1, 2, 2), 0.5)
-    made = fgm(model, images, torch.tensor([0]), epsilon=0.1, norm="l2", generator=generator())
+    made = run(FGM, model, images, torch.tensor([0]), epsilon=0.1, norm="l2", generator=generator())
     direction = -torch.tensor([1.0, 2.0, 3.0, 4.0]) / 30**0.5
     torch.testing.assert_close((made - images).flatten(), 0.1 * direction)
 
@@ -160,14 +163,14 @@ def batch(n: int) -> tuple[Tensor, Tensor]:
 def test_images_stop_once_they_are_wrong() -> None:
     model, (images, labels) = tanh_network(), batch(200)
     options: dict[str, Any] = {"epsilon": 0.3, "step": 0.02, "random_start": False, "generator": generator()}
-    stopped = pgd(model, images, labels, n_steps=25, early_stopping=True, **options)
+    stopped = run(PGD, model, images, labels, n_steps=25, early_stopping=True, **options)
     expected, wrong = images.clone(), torch.zeros(200, dtype=torch.bool)
     for n_steps in range(1, 26):
         wrong |= model(expected).argmax(1) != labels
-        iterate = pgd(model, images, labels, n_steps=n_steps, **options)
+        iterate = run(PGD, model, images, labels, n_steps=n_steps, **options)
         expected = torch.where(wrong[:, None, None, None], expected, iterate)
     torch.testing.assert_close(stopped, expected)
-    last = pgd(model, images, labels, n_steps=25, **options)
+    last = run(PGD, model, images, labels, n_steps=25, **options)
     assert accuracy(model, stopped, labels) <= accuracy(model, last, labels) < accuracy(model, images, labels)
     assert (stopped - last).abs().amax((1, 2, 3)).gt(0.01).any()
 
@@ -176,23 +179,21 @@ def test_early_stopping_needs_a_network_without_noise() -> None:
     options: dict[str, Any] = {"epsilon": 0.3, "step": 0.02, "n_steps": 2, "generator": generator()}
     noises = {"2": Diagonal.isotropic(HIDDEN)}
     with pytest.raises(ValueError, match="expected early_stopping only without noise, got noise at 2, under which"):
-        pgd(tanh_network(), *batch(4), noises=noises, early_stopping=True, **options)
-    with pytest.raises(ValueError, match="expected a norm out of linf, l2, got 'l1'"):
-        pgd(tanh_network(), *batch(4), norm="l1", **options)
+        run(PGD, tanh_network(), *batch(4), noises=noises, early_stopping=True, **options)
 
 
 def test_a_misclassified_candidate_is_kept_before_one_of_higher_loss() -> None:
     """The images are their logits; the true class is 0. One almost as probable as two others has the higher loss."""
     right, wrong, worse = ([0.0, -0.1, -0.1], [0.0, 0.1, -20.0], [0.0, 0.3, -20.0])
-    labels = torch.zeros(4, dtype=torch.int64)
+    labels, flat = torch.zeros(4, dtype=torch.int64), NoisyNetwork(nn.Flatten().eval(), images=torch.zeros(1, 1, 1, 3))
     orders = [(right, wrong, worse), (wrong, right, worse), (wrong, worse, right), (worse, wrong, right)]
-    best = Best(Objective(nn.Flatten(), {}, generator=generator()), labels)
+    best = Best(Objective(flat, generator=generator()), labels)
     for offered in zip(*orders):
         best.offer(torch.tensor(offered)[:, None, None])
     assert torch.equal(best.images[:, 0, 0], torch.tensor([worse] * 4))
     assert best.wrong.all()
     torch.testing.assert_close(best.loss, torch.full((4,), float(np.log1p(np.exp(0.3)))))
-    first_two = Best(Objective(nn.Flatten(), {}, generator=generator()), labels[:1])
+    first_two = Best(Objective(flat, generator=generator()), labels[:1])
     for logits in (right, wrong):
         first_two.offer(torch.tensor(logits)[None, None, None])
     assert first_two.loss < np.log(3) - 0.3  # below that of the other
@@ -206,10 +207,21 @@ def test_on_a_noisy_network_the_best_iterate_is_worth_more_than_the_last(n_draws
     noises = {"2": Diagonal.isotropic(HIDDEN, variance=0.5)}
     options: dict[str, Any] = {"epsilon": 0.3, "step": 0.6, "n_steps": 15, "n_draws": n_draws, "noises": noises}
 
+    NoisyNetwork(model, noises, images=images)
+
     def mean_loss(last_iterate: bool, seed: int) -> float:
-        made = pgd(model, images, labels, last_iterate=last_iterate, generator=generator(seed), **options)
+        with pytest.MonkeyPatch.context() as patch:
+            if last_iterate:
+                patch.setattr(_pgd, "climb", lambda *args, last_only: climb(*args, last_only=True))
+            made = run(PGD, model, images, labels, generator=generator(seed), **options)
         with torch.no_grad():
-            return expected_loss(model, made, labels, noises, 400, generator(7)).mean().item()
+            return (
+                expected_loss(
+                    NoisyNetwork(model, noises, images=images), made, labels, n_draws=400, generator=generator(7)
+                )
+                .mean()
+                .item()
+            )
 
     assert min(mean_loss(False, seed) for seed in range(3)) > max(mean_loss(True, seed) for seed in range(3))
 
@@ -235,9 +247,15 @@ def test_what_decides_is_on_draws_that_no_candidate_was_chosen_by(monkeypatch: p
     monkeypatch.setattr(Objective, "value_and_gradient", climbing)
     monkeypatch.setattr(Objective, "of", judging)
     options: dict[str, Any] = {"epsilon": 1e-6, "step": 1e-7, "n_steps": 40, "noises": noises}
-    pgd(model, images, labels, generator=generator(), **options)
+    run(PGD, model, images, labels, generator=generator(), **options)
     luckiest, judged = torch.stack(seen["climbed"]).amax(0).mean(), seen["judged"][0].mean()
     with torch.no_grad():
-        truth = expected_loss(model, images, labels, noises, 1000, generator(8)).mean().item()
+        truth = (
+            expected_loss(
+                NoisyNetwork(model, noises, images=images), images, labels, n_draws=1000, generator=generator(8)
+            )
+            .mean()
+            .item()
+        )
     assert judged.item() == pytest.approx(truth, rel=0.1)
     assert luckiest > 1.5 * truth

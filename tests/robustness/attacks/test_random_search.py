@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacked import BAD_INPUT, Stepwise, accuracy, bad_arguments, batch, generator, mean_loss, noise, tanh_network
+from attacked import Stepwise, accuracy, batch, generator, mean_loss, noise, run, tanh_network
 from torch import Tensor
 
-from neurovar.robustness import Objective, apgd, random_search
+from neurovar.robustness import APGD, Objective, RandomSearch
 
 EPSILON = {"linf": 0.1, "l2": 0.5}
 
@@ -42,7 +42,7 @@ def test_matches_a_plain_loop_over_the_same_vertices(norm: str) -> None:
     weights = [parameter.numpy() for parameter in model.parameters()]
     expected = [by_hand(images[i].numpy(), int(labels[i]), candidates[:, i], weights)[0] for i in range(len(images))]
     options: dict[str, Any] = {"norm": norm, "n_queries": n_queries}
-    ours = random_search(model, images, labels, epsilon=epsilon, generator=generator(2), **options)
+    ours = run(RandomSearch, model, images, labels, epsilon=epsilon, generator=generator(2), **options)
     np.testing.assert_allclose(ours, np.stack(expected), atol=1e-12)
 
 
@@ -57,7 +57,9 @@ def test_points_are_where_they_should_be(norm: str, points: str, monkeypatch: py
         Objective, "value", lambda objective, given, known: tried.append(given) or value(objective, given, known)
     )
     options: dict[str, Any] = {"n_queries": 1, "norm": norm, "points": points}
-    random_search(Stepwise().eval(), images, torch.zeros(2000).long(), epsilon=0.2, generator=generator(), **options)
+    run(
+        RandomSearch, Stepwise().eval(), images, torch.zeros(2000).long(), epsilon=0.2, generator=generator(), **options
+    )
     change = (tried[-1] - images).flatten(1).double() / 0.2
     size = torch.linalg.vector_norm(change, ord=torch.inf if norm == "linf" else 2, dim=1)
     standard_error = np.sqrt(1 / 3 / 2000)
@@ -79,11 +81,11 @@ def test_more_points_raise_the_loss_and_gradients_beat_them() -> None:
     images, labels = batch(model, n=100)
     options: dict[str, Any] = {"epsilon": 0.08, "generator": generator()}
     reached = [
-        mean_loss(model, random_search(model, images, labels, n_queries=n, **options), labels, {}, 1)
+        mean_loss(model, run(RandomSearch, model, images, labels, n_queries=n, **options), labels, {}, 1)
         for n in (1, 10, 200)
     ]
     assert mean_loss(model, images, labels, {}, 1).mean() < reached[0].mean() < reached[1].mean() < reached[2].mean()
-    white_box = apgd(model, images, labels, n_steps=20, **options)
+    white_box = run(APGD, model, images, labels, n_steps=20, **options)
     assert mean_loss(model, white_box, labels, {}, 1).mean() > reached[2].mean()
 
 
@@ -92,9 +94,9 @@ def test_stops_early_only_without_noise() -> None:
     images, labels = batch(model, n=40)
     labels[:3] = (labels[:3] + 1) % 5
     options: dict[str, Any] = {"epsilon": 0.2, "n_queries": 50, "generator": generator()}
-    stopped = random_search(model, images, labels, early_stopping=True, **options)
-    whole = random_search(model, images, labels, **options)
-    noisy = random_search(model, images, labels, noises=noise(1e-12), n_draws=2, **options)
+    stopped = run(RandomSearch, model, images, labels, early_stopping=True, **options)
+    whole = run(RandomSearch, model, images, labels, **options)
+    noisy = run(RandomSearch, model, images, labels, noises=noise(1e-12), n_draws=2, **options)
     assert torch.equal(stopped[:3], images[:3])
     assert (noisy[:3] != images[:3]).any()
     losses = [float(mean_loss(model, attacked, labels, {}, 1).mean()) for attacked in (stopped, whole, noisy)]
@@ -111,7 +113,7 @@ def test_a_noisy_network_is_searched_on_its_expected_loss() -> None:
         float(
             mean_loss(
                 model,
-                random_search(model, images, labels, n_draws=k, generator=generator(), **options),
+                run(RandomSearch, model, images, labels, n_draws=k, generator=generator(), **options),
                 labels,
                 noises,
             ).mean()
@@ -119,17 +121,3 @@ def test_a_noisy_network_is_searched_on_its_expected_loss() -> None:
         for k in (1, 30)
     ]
     assert float(mean_loss(model, images, labels, noises).mean()) < reached[0] < reached[1]
-
-
-@pytest.mark.parametrize(("changes", "match"), BAD_INPUT)
-def test_bad_input_is_named(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        random_search(**{"n_queries": 2} | bad_arguments(dict(changes)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "got"), [({"n_queries": 0}, "0 and 'vertices'"), ({"points": "corners"}, "2 and 'corners'")]
-)
-def test_bad_options_are_named(changes: dict[str, Any], got: str) -> None:
-    with pytest.raises(ValueError, match=f"expected n_queries ≥ 1 and points out of vertices, uniform, got {got}"):
-        random_search(**{"n_queries": 2} | bad_arguments(changes))

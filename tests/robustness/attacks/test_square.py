@@ -8,25 +8,24 @@ import numpy as np
 import pytest
 import torch
 from attacked import (
-    BAD_INPUT,
     Stepwise,
     accuracy,
-    bad_arguments,
     batch,
     fashion,
     generator,
     mean_loss,
     needs_fashion_mnist,
     noise,
+    run,
     tanh_network,
 )
 from torch import Tensor, nn
 
-from neurovar.covariance import Dense, Diagonal, GainModulated
+from neurovar.covariance import Dense, Diagonal
 from neurovar.networks import inject
-from neurovar.robustness import Objective, apgd, square
-from neurovar.robustness.attacks import _preble2026, _search, _square
-from neurovar.robustness.attacks._search import shared_draws
+from neurovar.robustness import APGD, Objective, Square
+from neurovar.robustness.attacks import _square
+from neurovar.robustness.attacks._preble2026 import ToolboxSquare
 
 NAMES = {"linf": "Linf", "l2": "L2"}
 
@@ -45,8 +44,16 @@ def test_one_image_is_attacked_as_by_autoattack(norm: str, epsilon: float, p_ini
     for image, label in zip(images[right].split(1), labels[right].split(1)):
         options: dict[str, Any] = {"n_queries": 80, "p_init": p_init}
         expected = autoattack(model, norm, eps=epsilon, seed=4, **options).perturb(image, label)
-        ours = square(
-            model, image, label, epsilon=epsilon, norm=norm, early_stopping=True, generator=generator(4), **options
+        ours = run(
+            Square,
+            model,
+            image,
+            label,
+            epsilon=epsilon,
+            norm=norm,
+            early_stopping=True,
+            generator=generator(4),
+            **options,
         )
         if model(ours).argmax() == label:
             survived += 1
@@ -68,7 +75,7 @@ def test_images_do_not_know_of_each_other(norm: str, monkeypatch: pytest.MonkeyP
         "early_stopping": True,
     }
     alone = [
-        square(model, image, label, generator=generator(seed), **options)
+        run(Square, model, image, label, generator=generator(seed), **options)
         for seed, (image, label) in enumerate(zip(images.split(1), labels.split(1)))
     ]
     rngs = [generator(seed) for seed in range(6)]
@@ -76,8 +83,8 @@ def test_images_do_not_know_of_each_other(norm: str, monkeypatch: pytest.MonkeyP
     def uniform(moves: object, n: int, *shape: int) -> Tensor:
         return torch.cat([torch.rand(1, *shape, generator=rng) for rng in rngs]).double()
 
-    monkeypatch.setattr(_square._Moves, "uniform", uniform)
-    together = square(model, images, labels, generator=generator(), **options)
+    monkeypatch.setattr(_square._Windows, "uniform", uniform)
+    together = run(Square, model, images, labels, generator=generator(), **options)
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-12)
 
 
@@ -92,7 +99,8 @@ def test_accuracy_on_1000_images_is_that_of_autoattack(norm: str, epsilon: float
             attack = autoattack(model, norm, eps=epsilon, n_queries=n_queries, seed=1000 * seed + chunk)
             some, known = images[chunk : chunk + 50], labels[chunk : chunk + 50]
             theirs.append(accuracy(model, attack.perturb(some, known), known))
-        attacked = square(
+        attacked = run(
+            Square,
             model,
             images,
             labels,
@@ -119,7 +127,8 @@ def test_images_of_any_shape_stay_within_epsilon(norm: str, shape: tuple[int, ..
     labels = model(images).argmax(1)
     epsilon = 0.2 if norm == "linf" else 1.5
     for p_init in (1.0, 0.01):
-        attacked = square(
+        attacked = run(
+            Square,
             model,
             images,
             labels,
@@ -140,7 +149,7 @@ def test_survivors_are_the_same_whatever_is_left_out_on_the_way() -> None:
     model = tanh_network()
     images, labels = batch(model, n=60)
     stopped, whole = (
-        square(model, images, labels, epsilon=0.06, n_queries=60, early_stopping=early, generator=generator())
+        run(Square, model, images, labels, epsilon=0.06, n_queries=60, early_stopping=early, generator=generator())
         for early in (True, False)
     )
     survived = model(stopped).argmax(1) == labels
@@ -154,7 +163,7 @@ def test_images_that_are_wrong_already_stay_as_they_are() -> None:
     model = tanh_network()
     images, labels = batch(model)
     labels[:3] = (labels[:3] + 1) % 5
-    attacked = square(model, images, labels, epsilon=0.1, n_queries=20, early_stopping=True, generator=generator())
+    attacked = run(Square, model, images, labels, epsilon=0.1, n_queries=20, early_stopping=True, generator=generator())
     assert torch.equal(attacked[:3], images[:3])
 
 
@@ -163,7 +172,7 @@ def test_more_queries_and_restarts_raise_the_loss() -> None:
     images, labels = batch(model, n=60)
 
     def reached(**options: int) -> Tensor:
-        attacked = square(model, images, labels, epsilon=0.05, generator=generator(), **options)
+        attacked = run(Square, model, images, labels, epsilon=0.05, generator=generator(), **options)
         return mean_loss(model, attacked, labels, {}, 1).mean()
 
     assert reached(n_queries=5) < reached(n_queries=50) < reached(n_queries=500)
@@ -173,8 +182,8 @@ def test_more_queries_and_restarts_raise_the_loss() -> None:
 def test_gradients_beat_it() -> None:
     model = tanh_network()
     images, labels = batch(model, n=100)
-    black_box = square(model, images, labels, epsilon=0.05, n_queries=100, generator=generator())
-    white_box = apgd(model, images, labels, epsilon=0.05, n_steps=20, generator=generator())
+    black_box = run(Square, model, images, labels, epsilon=0.05, n_queries=100, generator=generator())
+    white_box = run(APGD, model, images, labels, epsilon=0.05, n_steps=20, generator=generator())
     assert accuracy(model, white_box, labels) < accuracy(model, black_box, labels) < 1
 
 
@@ -182,48 +191,14 @@ def test_needs_no_gradient() -> None:
     images = torch.rand(20, 1, 6, 6, generator=generator())
     model = Stepwise().eval()
     labels = model(images).argmax(1)
-    attacked = square(model, images, labels, epsilon=0.3, n_queries=50, generator=generator())
+    attacked = run(Square, model, images, labels, epsilon=0.3, n_queries=50, generator=generator())
     assert accuracy(model, attacked, labels) < 0.5
     assert not attacked.requires_grad
 
 
-@pytest.mark.parametrize("kind", ["plain", "state-dependent"])
-def test_all_images_share_each_draw(kind: str) -> None:
-    """So that an incumbent and its candidate are compared under common random numbers."""
-    diagonal = Diagonal.isotropic(4)
-    noise = (
-        diagonal
-        if kind == "plain"
-        else GainModulated(
-            gain_variance=torch.tensor(0.5),
-            dispersion=torch.ones(4),
-            exponent=torch.tensor(1.0),
-            states=torch.ones(30, 4),
-        )
-    )
-    shared = shared_draws(noise, 3)
-    states = torch.ones(3 * 5, 4)
-    drawn = shared.sample_at(states, generator=generator()).view(3, 5, 4)
-    assert torch.equal(drawn, drawn[:, :1].expand(3, 5, 4))
-    expected = noise.sample_at(torch.ones(3, 4), generator=generator())
-    torch.testing.assert_close(drawn[:, 0], expected)
-    assert (drawn[0, 0] != drawn[1, 0]).all()
-    assert shared.to(dtype=torch.float64).dtype == torch.float64
-    assert shared.n == 4
-
-
-def test_draws_of_dense_noise_come_in_blocks() -> None:
-    dense = Dense(torch.tensor([[2.0, 1], [1, 1]]))
-    shared = shared_draws(dense, 3, generator()).to(device="cpu")
-    first, second = (shared.sample_at(torch.zeros(6, 2), generator=generator(9)) for _ in range(2))
-    rows = dense.sample((6,), generator=generator())
-    torch.testing.assert_close(first, rows[:3].repeat_interleave(2, 0))
-    torch.testing.assert_close(second, rows[3:].repeat_interleave(2, 0))
-
-
-@pytest.mark.parametrize("average", ["loss", "logits"])
+@pytest.mark.parametrize("follows", ["averaged", "mean_logits"])
 def test_a_noisy_query_evaluates_incumbent_and_candidate_on_common_fresh_draws(
-    average: str, monkeypatch: pytest.MonkeyPatch
+    follows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, noises = tanh_network(), noise()
     images, labels = batch(model)
@@ -236,8 +211,8 @@ def test_a_noisy_query_evaluates_incumbent_and_candidate_on_common_fresh_draws(
         return losses
 
     monkeypatch.setattr(Objective, "value", watched)
-    options: dict[str, Any] = {"n_queries": 30, "n_draws": 3, "average": average, "noises": noises}
-    square(model, images, labels, epsilon=0.1, generator=generator(), **options)
+    options: dict[str, Any] = {"n_queries": 30, "n_draws": 3, "follows": follows, "noises": noises}
+    run(Square, model, images, labels, epsilon=0.1, generator=generator(), **options)
     queries = seen[1:]
     assert [len(given) for given, _ in queries] == [2 * len(images)] * 30
     n_accepted = 0
@@ -263,8 +238,8 @@ def test_a_fixed_draw_is_the_same_in_every_query_and_evaluated_once(monkeypatch:
         return value(objective, given, known)
 
     monkeypatch.setattr(Objective, "value", watched)
-    options: dict[str, Any] = {"n_queries": 9, "n_draws": 3, "noises": noises, "fixed": True}
-    square(model, images, labels, epsilon=0.1, generator=generator(), **options)
+    options: dict[str, Any] = {"n_queries": 9, "n_draws": 3, "noises": noises, "follows": "fixed"}
+    run(Square, model, images, labels, epsilon=0.1, generator=generator(), **options)
     assert [size for _, size in seen] == [len(images)] * 10
     once, again = (value(seen[0][0], images, labels) for _ in range(2))
     assert torch.equal(once, again)
@@ -276,16 +251,11 @@ def test_luck_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = batch(model, n=100)
 
     def reached() -> float:
-        attacked = square(model, images, labels, epsilon=0.08, n_queries=150, noises=noises, generator=generator())
+        attacked = run(Square, model, images, labels, epsilon=0.08, n_queries=150, noises=noises, generator=generator())
         return float(mean_loss(model, attacked, labels, noises).mean())
 
     ours = reached()
-    climb = _search._climb
-
-    def remembering(*arguments: Any) -> Tensor:
-        return climb(*arguments[:6], True, arguments[7])
-
-    monkeypatch.setattr(_search, "_climb", remembering)
+    monkeypatch.setattr(Objective, "repeatable", True)
     clean = float(mean_loss(model, images, labels, noises).mean())
     assert ours - clean > 1.3 * (reached() - clean) > 0
 
@@ -297,8 +267,16 @@ def test_more_draws_raise_the_mean_loss_of_a_noisy_network() -> None:
         float(
             mean_loss(
                 model,
-                square(
-                    model, images, labels, epsilon=0.08, n_queries=100, n_draws=k, noises=noises, generator=generator()
+                run(
+                    Square,
+                    model,
+                    images,
+                    labels,
+                    epsilon=0.08,
+                    n_queries=100,
+                    n_draws=k,
+                    noises=noises,
+                    generator=generator(),
                 ),
                 labels,
                 noises,
@@ -307,37 +285,6 @@ def test_more_draws_raise_the_mean_loss_of_a_noisy_network() -> None:
         for k in (1, 30)
     ]
     assert float(mean_loss(model, images, labels, noises).mean()) < reached[0] < reached[1]
-
-
-@pytest.mark.parametrize(("changes", "match"), BAD_INPUT)
-def test_bad_input_is_named(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        square(**{"n_queries": 2} | bad_arguments(dict(changes)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"n_queries": 0}, r"expected n_queries ≥ 1, n_restarts ≥ 1 and p_init in \(0, 1\], got 0, 1, 0.8"),
-        ({"n_restarts": 0}, "got 2, 0, 0.8"),
-        ({"p_init": 0.0}, "got 2, 1, 0.0"),
-        ({"p_init": 1.1}, "got 2, 1, 1.1"),
-        (
-            {"early_stopping": True, "noises": {"1": Diagonal.isotropic(4)}},
-            "expected early_stopping only without noise",
-        ),
-        (
-            {"norm": "l2", "images": torch.rand(3, 1, 4, 6)},
-            r"expected images of at least 5 × 5 under l2, got \(4, 6\)",
-        ),
-    ],
-)
-def test_bad_options_are_named(changes: dict[str, Any], match: str) -> None:
-    arguments = {"n_queries": 2} | bad_arguments(changes)
-    if "images" in changes:
-        arguments["model"] = nn.Sequential(nn.Flatten(), nn.Linear(24, 4)).eval()
-    with pytest.raises(ValueError, match=match):
-        square(**arguments)
 
 
 def toolbox(model: nn.Module) -> Any:
@@ -359,7 +306,7 @@ def test_preble2026_gives_the_images_of_the_toolbox(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(art, "np", SimpleNamespace(**vars(np) | {"random": drawn}))
     attack = art.SquareAttack(toolbox(model), eps=0.1, max_iter=40, verbose=False)
     expected = attack.generate(images.numpy().copy(), labels.numpy())
-    ours = _preble2026.square(model, images, labels, epsilon=0.1, n_steps=40, generator=generator())
+    ours = run(ToolboxSquare, model, images, labels, epsilon=0.1, n_steps=40, generator=generator())
     np.testing.assert_allclose(ours, expected, atol=1e-6)
     assert 0.2 < accuracy(model, ours, labels) < accuracy(model, images, labels) - 0.1
 
@@ -374,7 +321,7 @@ def test_preble2026_treats_a_noisy_network_as_the_toolbox_does() -> None:
         theirs = art.SquareAttack(toolbox(nn.Sequential(model)), eps=0.2, max_iter=30, verbose=False).generate(
             images.numpy().copy(), labels.numpy()
         )
-    ours = _preble2026.square(model, images, labels, epsilon=0.2, n_steps=30, noises=noises, generator=generator(2))
+    ours = run(ToolboxSquare, model, images, labels, epsilon=0.2, n_steps=30, noises=noises, generator=generator(2))
     rates = []
     for attacked in (images, torch.tensor(theirs), ours):
         with torch.no_grad(), inject(model, noises, generator=generator(3), draws=20):
@@ -383,27 +330,14 @@ def test_preble2026_treats_a_noisy_network_as_the_toolbox_does() -> None:
     assert rates[2] < rates[0] - 0.05
 
 
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"n_steps": 0}, "expected n_steps ≥ 1 and p_init between 0 and 1, got 0 and 0.8"),
-        ({"p_init": 1.0}, "got 100 and 1.0"),
-        ({"epsilon": 0.0}, "expected epsilon above 0"),
-    ],
-)
-def test_bad_options_of_preble2026_are_named(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        _preble2026.square(**bad_arguments(changes))
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_the_attack_is_as_strong() -> None:
     model, noises = tanh_network(), noise(variance=0.1)
     images, labels = batch(model, n=50)
     options: dict[str, Any] = {"epsilon": 0.05, "n_queries": 30, "n_draws": 4, "noises": noises}
     for norm in NAMES:
-        on_cpu = square(model.cpu(), images, labels, norm=norm, generator=generator(), **options)
+        on_cpu = run(Square, model.cpu(), images, labels, norm=norm, generator=generator(), **options)
         expected = mean_loss(model, on_cpu, labels, noises).mean().item()
-        attacked = square(model.cuda(), images.cuda(), labels.cuda(), norm=norm, generator=generator(), **options)
+        attacked = run(Square, model.cuda(), images.cuda(), labels.cuda(), norm=norm, generator=generator(), **options)
         assert attacked.is_cuda
         assert mean_loss(model, attacked, labels.cuda(), noises).mean().item() == pytest.approx(expected, rel=0.1)

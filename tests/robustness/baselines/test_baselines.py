@@ -1,7 +1,6 @@
 """What a noisy network is compared with: made as it says, and matched as it says."""
 
 from collections import OrderedDict
-from functools import partial
 
 import numpy as np
 import pytest
@@ -9,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from trained import generator, same, state
 
-from neurovar import robustness
 from neurovar.covariance import Dense, Diagonal, MeanShift
-from neurovar.networks import adversarial_train, gaussian_train, reinitialised, retrain, train
+from neurovar.networks import Control, adversarial_train, gaussian_train, reinitialised, retrain, train
 from neurovar.noise import CONTROLS, with_controls
-from neurovar.robustness import Baselines, CleanAccuracy, with_baselines
+from neurovar.robustness import FGM, PGD, Baselines, CleanAccuracy, Selection, Training, with_baselines
 from neurovar.robustness.baselines._baselines import DESCRIPTIONS
 from neurovar.robustness.baselines._matching import clean_accuracy
 
@@ -39,12 +37,16 @@ def network(rng: int = 0) -> nn.Sequential:
 IMAGES, LABELS = pixels()
 BASE = train(network(), IMAGES, LABELS, n_epochs=10, learning_rate=0.02, generator=generator()).eval()
 NOISE = Dense(SHARED).scale_to(trace=1.0)
-ATTACK = partial(robustness.fgm, epsilon=0.1)
+ATTACK = FGM(0.1)
+ORIGIN = PGD(0.1).origin
+OF_SELECTION = ("only", "mean_shift", "sigma", "attack", "ratio")
 
 
 def baselines(**changes: object) -> Baselines:
-    given = {"layer": "active", "noise": NOISE, "source": "pgd ε=0.1", "seed": 4, "n_jobs": 1} | OPTIONS | changes
-    return with_baselines(BASE, IMAGES, LABELS, **given)
+    selection = Selection(**{name: changes.pop(name) for name in OF_SELECTION if name in changes})
+    training = Training(seed=4, **OPTIONS | {"n_epochs": changes.pop("n_epochs", OPTIONS["n_epochs"])})
+    given = {"layer": "active", "noise": NOISE, "origin": ORIGIN, "training": training, "selection": selection}
+    return with_baselines(BASE, IMAGES, LABELS, **given | changes)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,10 @@ def test_every_network_says_what_it_is(everything: Baselines) -> None:
         row = about.sel(noise=name)
         assert str(row["description"].item()) == DESCRIPTIONS[name]
         assert float(row["trace"]) == pytest.approx(sum(noise.trace() for noise in network.noises.values()))
-        assert str(row["matched_by"].item()) == network.matched_by
+        if name in ("full", "none"):
+            assert network.control is None
+        else:
+            assert network.control == Control(name, of="full", matched_by=str(row["matched_by"].item()))
         assert not network.model.training
     text = {key: dict(zip(about["noise"].values, about[key].values)) for key in ("layer", "amount_of", "matched_by")}
     assert text["layer"] == dict.fromkeys(everything, "active") | {
@@ -140,8 +145,9 @@ def test_every_network_says_what_it_is(everything: Baselines) -> None:
     assert np.isnan(amounts["none"])
     assert (amounts["input_gaussian"], amounts["adversarial"]) == (0.2, 0.5)
     assert amounts["rotated"] == pytest.approx(1.0)
-    assert everything["full"].source == everything["rotated"].source == "pgd ε=0.1"
-    assert everything["none"].source == ""
+    assert everything["full"].origin == everything["rotated"].origin == everything["train_only"].origin == ORIGIN
+    assert everything["none"].origin is None
+    assert str(everything["input_gaussian"].origin) == "Origin(method='gaussian', of='σ=0.2 at the input')"
     assert about["clean_accuracy"].isnull().all()
     assert not about["n_evaluations"].any()
 
@@ -165,12 +171,11 @@ def test_clean_accuracy_is_matched_to_that_of_full() -> None:
     wanted = clean_accuracy(matched["full"], images, labels, **options)
     about = matched.about
     assert float(about["clean_accuracy"].sel(noise="full")) == wanted
-    assert matched["full"].matched_by == "clean_accuracy"
-    assert matched["none"].matched_by == ""
+    assert about["matched_by"].sel(noise=["full", "none"]).values.tolist() == ["clean_accuracy", ""]
     for name in ("test_only", "isotropic", "input_gaussian"):
         row = about.sel(noise=name)
         assert bool(row["reached"])
-        assert matched[name].matched_by == "clean_accuracy"
+        assert matched[name].control.matched_by == "clean_accuracy"
         assert abs(float(row["clean_accuracy"]) - wanted) <= 0.03
         fresh = clean_accuracy(matched[name], *pixels(1000, seed=2), n_draws=1, generator=generator(9))
         assert abs(fresh - wanted) < 0.03 + 4 * 0.02
@@ -180,8 +185,8 @@ def test_clean_accuracy_is_matched_to_that_of_full() -> None:
         assert trace == pytest.approx(6 * amount**2 if name == "input_gaussian" else amount, rel=1e-5)
     row = about.sel(noise="adversarial")  # it costs less than the noise, at any ratio
     assert not bool(row["reached"])
-    assert matched["adversarial"].matched_by == ""
-    assert str(row["said"].item()).startswith("not reached")
+    assert matched["adversarial"].control.matched_by == ""
+    assert str(row["message"].item()).startswith("not reached")
     assert abs(float(row["clean_accuracy"]) - wanted) > 0.03
     assert 0 < float(row["amount"]) <= 1
     assert matched["train_only"].noises == {}
@@ -218,9 +223,7 @@ def test_bad_input_is_named(changes: dict, match: str) -> None:
 def test_a_base_with_an_input_of_its_own_is_refused() -> None:
     base = nn.Sequential(OrderedDict([("input", nn.Identity()), *BASE.named_children()]))
     with pytest.raises(ValueError, match="expected a base without a layer 'input'"):
-        with_baselines(
-            base, IMAGES, LABELS, layer="active", noise=NOISE, source="", n_epochs=1, seed=0, n_jobs=1, only=["none"]
-        )
+        with_baselines(base, IMAGES, LABELS, layer="active", noise=NOISE, training=Training(n_epochs=1, seed=0))
 
 
 @pytest.mark.parametrize("factor", [1.0, float("inf")])

@@ -7,7 +7,8 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.robustness import Match, NoisyNetwork, match_clean_accuracy
+from neurovar.networks import NoisyNetwork
+from neurovar.robustness import Match, match_clean_accuracy
 from neurovar.robustness.baselines._matching import clean_accuracy
 
 
@@ -22,7 +23,13 @@ MODEL = sign_of_a_pixel()
 
 
 def noisy(trace: float) -> NoisyNetwork:
-    return NoisyNetwork(MODEL, {"0": Diagonal.isotropic(1, variance=trace)})
+    return NoisyNetwork(MODEL, {"0": Diagonal.isotropic(1, variance=trace)}, images=torch.full((1, 1, 1, 1), 0.5))
+
+
+def switched_to_training() -> NoisyNetwork:
+    network = NoisyNetwork(sign_of_a_pixel(), images=torch.full((1, 1, 1, 1), 0.5))
+    network.model.train()
+    return network
 
 
 def data(n: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +55,12 @@ def test_clean_accuracy_is_that_of_the_summed_logits(trace: float, n_draws: int)
     expected = norm.cdf((n_draws / trace) ** 0.5)
     measured = clean_accuracy(noisy(trace), *data(4000), n_draws=n_draws, generator=torch.Generator().manual_seed(0))
     assert abs(measured - expected) < 4 * (expected * (1 - expected) / 4000) ** 0.5 + 1e-3
-    assert clean_accuracy(NoisyNetwork(MODEL), *data(5), n_draws=3, generator=torch.Generator()) == 1
+    assert (
+        clean_accuracy(
+            NoisyNetwork(MODEL, images=torch.full((1, 1, 1, 1), 0.5)), *data(5), n_draws=3, generator=torch.Generator()
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("wanted", [0.6, 0.7, 0.8413, 0.95])
@@ -87,7 +99,7 @@ def test_the_search_is_closer_on_its_own_images_than_it_is() -> None:
     ]
     assert max(abs(match.accuracy - 0.8) for match in found) <= 0.001
     assert np.abs(np.array(fresh) - 0.8).mean() > 0.005
-    assert all("the tolerance 0.001 is below 2 standard errors" in match.said for match in found)
+    assert all("the tolerance 0.001 is below 2 standard errors" in match.message for match in found)
 
 
 def test_an_accuracy_that_rises_with_the_amount_is_found_too() -> None:
@@ -118,7 +130,7 @@ def test_two_evaluations_halve_the_bracket_however_crooked_the_accuracy_is() -> 
     """A step from 1 to 0.5 at 7: no amount has 0.8, and the bracket closes in on the step."""
     match = search(0.8, make=lambda trace: noisy(1e-6 if trace < 7 else 1e9), max_evaluations=24, n=500)
     assert not match.reached
-    assert match.said.startswith("not reached 0.8000 within 0.02: clean accuracy ")
+    assert match.message.startswith("not reached 0.8000 within 0.02: clean accuracy ")
     tried = match.tried["amount"].values
     below, above = tried[tried < 7].max(), tried[tried >= 7].min()
     assert np.log(above / below) < np.log(1000) / 2**10
@@ -132,14 +144,14 @@ def test_an_accuracy_out_of_reach_is_said_to_be_with_what_was_reached(wanted: fl
     assert match.amount == nearest
     first, last = match.tried.values
     between = f"not reached {wanted:.4f}, which is not between {first:.4f} at 0.5 and {last:.4f} at 50: clean accuracy"
-    assert match.said.startswith(between)
+    assert match.message.startswith(between)
 
 
 def test_an_end_that_has_the_accuracy_is_taken() -> None:
     match = search(float(norm.cdf(0.05**-0.5)))
     assert match.reached
     assert (match.amount, match.n_evaluations) == (0.05, 1)
-    assert match.said == (
+    assert match.message == (
         f"reached 1.0000: clean accuracy {match.accuracy:.4f} ± {match.standard_error:.4f} at 0.05, after 1 evaluations"
     )
 
@@ -163,7 +175,7 @@ def test_the_same_generator_gives_the_same_match() -> None:
         ({"labels": torch.zeros(3, dtype=torch.int64)}, r"expected images and a label for each, got 2000 and \(3,\)"),
         ({"labels": torch.full((2000,), 2)}, r"expected labels from 0 to 1, got 2 to 2"),
         ({"make": lambda trace: MODEL}, "expected make to return a NoisyNetwork, got Sequential"),
-        ({"make": lambda trace: NoisyNetwork(sign_of_a_pixel().train())}, "expected a model in eval mode"),
+        ({"make": lambda trace: switched_to_training()}, "expected a model in evaluation mode"),
     ],
 )
 def test_bad_input_is_named(changes: dict, match: str) -> None:

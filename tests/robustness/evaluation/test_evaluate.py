@@ -2,7 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,15 +13,25 @@ import xarray as xr
 from torch import Tensor, nn
 
 from neurovar.covariance import Diagonal
-from neurovar.networks import GaussianNoise, seeded
-from neurovar.robustness import Attack, Modified, NoisyNetwork, checklist, evaluate, gradients
+from neurovar.networks import Brightness, Control, GaussianNoise, MotionBlur, NoisyNetwork, seeded
+from neurovar.robustness import (
+    APGD,
+    FGM,
+    PGD,
+    Attack,
+    Square,
+    checklist,
+    evaluate,
+    gradients,
+    honesty,
+    worst_case,
+)
 from neurovar.robustness.evaluation import _cell
-from neurovar.robustness.evaluation import _conditions as attacks
-from neurovar.robustness.evaluation._networks import without_noise
+from neurovar.robustness.evaluation._networks import followed
 
 IMAGE_DIMS = ("stimulus", "channel", "row", "column")
 SIZE = 4
-PGD = Attack("pgd", 0.1, n_steps=3, n_draws=4, n_restarts=1)
+SHORT = PGD(0.1, n_steps=3, n_draws=4, n_restarts=1)
 
 
 def data(n: int = 40, seed: int = 0, *, named: bool = True) -> tuple[xr.DataArray, xr.DataArray]:
@@ -27,6 +39,21 @@ def data(n: int = 40, seed: int = 0, *, named: bool = True) -> tuple[xr.DataArra
     coords = {"stimulus": [f"image{i}" for i in range(n)]} if named else {}
     images = xr.DataArray(rng.random((n, 1, SIZE, SIZE), dtype=np.float32), dims=IMAGE_DIMS, coords=coords)
     return images, xr.DataArray(rng.integers(0, 3, n), dims="stimulus", coords=coords)
+
+
+def network(model: nn.Module, noises: dict | None = None, **options: Any) -> NoisyNetwork:
+    """Of a model that takes the images of `data`."""
+    images = torch.full((1, 1, SIZE, SIZE), 0.5, dtype=next(model.parameters()).dtype)
+    return NoisyNetwork(model, noises or {}, images=images, **options)
+
+
+def evaluated(
+    model: nn.Module | dict, images: xr.DataArray, labels: xr.DataArray, *, noises: dict | None = None, **options: Any
+) -> xr.Dataset:
+    """A model under each noise, or networks by name."""
+    if isinstance(model, nn.Module):
+        model = {name: network(model, noise) for name, noise in (noises or {"none": {}}).items()}
+    return evaluate(model, images, labels, **options)
 
 
 class Seeing(nn.Module):
@@ -61,7 +88,7 @@ def only(result: xr.Dataset, condition: int = 0, k: int = 1) -> np.ndarray:
 
 def test_correctness_on_clean_images_matches_predictions_by_hand() -> None:
     images, labels = data()
-    result = evaluate(linear(), images, labels, seeds=[0])
+    result = evaluated(linear(), images, labels, seeds=[0])
     assert result["correct"].dims == ("noise", "seed", "draw_seed", "condition", "stimulus", "k")
     assert result["hits"].dims == result["correct"].dims[:-1]
     assert [result[name].dtype for name in ("correct", "hits", "survived", "ran")] == [bool, np.int16, bool, bool]
@@ -79,11 +106,9 @@ def test_correctness_on_clean_images_matches_predictions_by_hand() -> None:
 def test_conditions_noises_and_stimuli_keep_what_they_are() -> None:
     images, labels = data()
     noises = {"none": {}, "some": {"2": Diagonal.isotropic(3, variance=2.0)}}
-    modifications = [Modified("brightness", 2), Modified("motion_blur", 1, "preble2026")]
-    conditions = [PGD, Attack("pgd", 0.2, norm="l2", gradient="off", n_steps=1, step=0.1)]
-    result = evaluate(
-        linear(), images, labels, seeds=[5, 7], noises=noises, modifications=modifications, attacks=conditions
-    )
+    modifications = [Brightness(2), MotionBlur.preble2026(1)]
+    conditions = [SHORT, PGD(0.2, norm="l2", follows="off", n_steps=1, step=0.1)]
+    result = evaluated(linear(), images, labels, seeds=[5, 7], noises=noises, conditions=[*modifications, *conditions])
     assert result["condition"].values.tolist() == [
         "clean",
         "brightness 2",
@@ -104,22 +129,28 @@ def test_conditions_noises_and_stimuli_keep_what_they_are() -> None:
     assert result["layer"].values.tolist() == ["", "2"]
     assert result["draw_seed"].values.tolist() == [5, 7]
     assert result["stimulus"].values.tolist() == images["stimulus"].values.tolist()
-    nameless = evaluate(linear(), *data(named=False), seeds=[5])
+    nameless = evaluated(linear(), *data(named=False), seeds=[5])
     assert "stimulus" not in nameless.coords
 
 
 def test_networks_are_evaluated_by_name_and_training_seed() -> None:
     images, labels = data()
+    origin, control = PGD(0.1).origin, Control("rotated", of="one", matched_by="trace")
     networks = {
-        "one": [NoisyNetwork(linear(0)), NoisyNetwork(linear(1))],
-        "other": [NoisyNetwork(linear(s), {"2": Diagonal.isotropic(3)}, "pgd ε=0.1 linf", "trace") for s in (2, 3)],
+        "one": [network(linear(0)), network(linear(1))],
+        "other": [network(linear(s), {"2": Diagonal.isotropic(3)}, origin=origin, control=control) for s in (2, 3)],
     }
-    result = evaluate(networks, images, labels, seeds=[0])
+    result = evaluated(networks, images, labels, seeds=[0])
     assert result["seed"].values.tolist() == [0, 1]
     for seed in (0, 1):
         expected = by_hand(linear(seed), images.values, labels.values)
         assert result["correct"].isel(noise=0, seed=seed, draw_seed=0, condition=0, k=0).values.tolist() == expected
-    assert result["source"].values.tolist() == ["", "pgd ε=0.1 linf"]
+    assert result["control"].values.tolist() == ["", "rotated"]
+    assert result["control_of"].values.tolist() == ["", "one"]
+    assert result["origin"].values.tolist() == ["", "attacked"]
+    assert result["origin_of"].values.tolist() == ["", "pgd"]
+    assert result["origin_epsilon"].values[1] == 0.1
+    assert result["origin_norm"].values.tolist() == ["", "linf"]
     assert result["matched_by"].values.tolist() == ["", "trace"]
     assert (result["hits"].isel(noise=1) % 100).values.any()
 
@@ -127,7 +158,7 @@ def test_networks_are_evaluated_by_name_and_training_seed() -> None:
 def test_correctness_on_brighter_images_matches_predictions_by_hand() -> None:
     images, labels = data()
     brighter = np.clip(images.values + np.float32(0.4), 0, 1)
-    result = evaluate(linear(), images, labels, seeds=[0], modifications=[Modified("brightness", 4)])
+    result = evaluated(linear(), images, labels, seeds=[0], conditions=[Brightness(4)])
     expected = by_hand(linear(), brighter, labels.values)
     assert only(result, 1).tolist() == expected
     assert expected != by_hand(linear(), images.values, labels.values)
@@ -135,7 +166,7 @@ def test_correctness_on_brighter_images_matches_predictions_by_hand() -> None:
 
 def test_every_network_is_shown_the_same_modified_images() -> None:
     images, labels = data()
-    modifications = [Modified("gaussian_noise", 3), Modified("gaussian_noise", 4), Modified("motion_blur", 1)]
+    modifications = [GaussianNoise(3), GaussianNoise(4), MotionBlur(1)]
     shown = []
     for model, noises, batch_size, conditions in [
         (linear(0), {}, 100, modifications),
@@ -143,13 +174,13 @@ def test_every_network_is_shown_the_same_modified_images() -> None:
         (linear(2), {"2": Diagonal.isotropic(3)}, 16, modifications),
         (linear(0), {}, 100, modifications[:1]),
     ]:
-        evaluate(
+        evaluated(
             model,
             images,
             labels,
             seeds=[5],
             noises={"": noises},
-            modifications=conditions,
+            conditions=conditions,
             batch_size=batch_size,
             draws=[10],
         )
@@ -161,7 +192,7 @@ def test_every_network_is_shown_the_same_modified_images() -> None:
     np.testing.assert_array_equal(shown[0][0], images)
     assert (shown[0][1] - shown[0][0]).std() > 0.1
     other = linear()
-    evaluate(other, images, labels, seeds=[6], modifications=modifications[:1])
+    evaluated(other, images, labels, seeds=[6], conditions=modifications[:1])
     assert not torch.equal(torch.cat(other[0].seen)[-40:], shown[0][1].view(40, 1, SIZE, SIZE))
 
 
@@ -175,7 +206,7 @@ def test_a_noisy_prediction_sums_the_logits_of_its_draws(n_draws: int) -> None:
     model[2].bias.data = torch.tensor([margin, 0.0])
     images, labels = data(n)
     noises = {"noise": {"2": Diagonal.isotropic(2, variance=variance)}}
-    result = evaluate(model, images, xr.zeros_like(labels), seeds=[0], noises=noises, draws=[1, 4, 25])
+    result = evaluated(model, images, xr.zeros_like(labels), seeds=[0], noises=noises, draws=[1, 4, 25])
 
     def close(share: float, p: float, n_values: int = n) -> bool:
         return abs(share - p) < 5 * np.sqrt(p * (1 - p) / n_values) + 1e-9
@@ -193,7 +224,7 @@ def test_it_is_the_logits_that_are_summed_and_not_the_probabilities() -> None:
     model[2].bias.data[0] = 2.0
     images, labels = data(20)
     noises = {"noise": {"2": Diagonal(torch.tensor([0.0] + [64.0] * 9))}}
-    result = evaluate(model, images, labels * 0, seeds=[0], noises=noises, draws=[1, 2000])
+    result = evaluated(model, images, labels * 0, seeds=[0], noises=noises, draws=[1, 2000])
     assert only(result, k=2000).all()
     assert not only(result, k=1).all()
 
@@ -226,11 +257,15 @@ def test_the_worst_case_of_a_linear_classifier_is_known(norm: str) -> None:
     labels = xr.DataArray((margin < 0).astype(int), dims="stimulus", coords={"stimulus": images["stimulus"].values})
     epsilons = (0.01, 0.04) if norm == "linf" else (0.05, 0.15)
     attacked = [
-        Attack(name, epsilon, norm=norm, **options)
+        attack
         for epsilon in epsilons
-        for name, options in (("fgm", {}), ("pgd", {"n_steps": 20, "n_restarts": 2}), ("apgd", {"n_steps": 20}))
+        for attack in (
+            FGM(epsilon, norm=norm),
+            PGD(epsilon, norm=norm, n_steps=20, n_restarts=2),
+            APGD(epsilon, norm=norm, n_steps=20),
+        )
     ]
-    result = evaluate(model, images, labels, seeds=[0], attacks=attacked, draws=[1])
+    result = evaluated(model, images, labels, seeds=[0], conditions=attacked, draws=[1])
     for index, attack in enumerate(attacked, start=1):
         survives = np.abs(margin) > attack.epsilon * (l1 if norm == "linf" else l2)
         close = np.isclose(np.abs(margin), attack.epsilon * (l1 if norm == "linf" else l2), rtol=0.02)
@@ -244,8 +279,8 @@ def test_the_expected_accuracy_of_a_noisy_linear_classifier_under_attack_is_a_no
     margin, l1, _ = margins(model, images.values.astype(float))
     labels = xr.DataArray((margin < 0).astype(int), dims="stimulus", coords={"stimulus": images["stimulus"].values})
     noises = {"noise": {"2": Diagonal.isotropic(2, variance=variance)}}
-    attack = Attack("pgd", epsilon, n_steps=10, n_draws=5, n_restarts=1)
-    result = evaluate(model, images, labels, seeds=[0], noises=noises, attacks=[attack])
+    attack = PGD(epsilon, n_steps=10, n_draws=5, n_restarts=1)
+    result = evaluated(model, images, labels, seeds=[0], noises=noises, conditions=[attack])
     for index, size in enumerate((0.0, epsilon)):
         single = np.array([NormalDist().cdf(m / np.sqrt(2 * variance)) for m in np.abs(margin) - size * l1])
         hits = result["hits"].isel(noise=0, seed=0, draw_seed=0, condition=index) / 100
@@ -259,103 +294,96 @@ def test_predictions_are_on_draws_that_no_attack_has_seen(monkeypatch: pytest.Mo
     noises = {"noise": {"2": Diagonal.isotropic(3, variance=9.0)}}
 
     def attacked(n: int, seed: int = 0) -> np.ndarray:
-        def uses_up(name: str, model: nn.Module, x: Tensor, y: Tensor, **options: object) -> Tensor:
-            torch.rand(n, generator=options["generator"])
-            return x
-
-        monkeypatch.setattr(attacks, "attack", uses_up)
-        return only(evaluate(linear(), images, labels, seeds=[seed], noises=noises, attacks=[PGD]), 1)
+        UsesUp.n = n
+        return only(evaluated(linear(), images, labels, seeds=[seed], noises=noises, conditions=[UsesUp(0.1)]), 1)
 
     assert np.array_equal(attacked(0), attacked(100))
     assert not np.array_equal(attacked(0), attacked(0, seed=1))
 
 
+class UsesUp(Attack):
+    """Draws numbers and changes nothing."""
+
+    n = 0
+
+    def run(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        torch.rand(self.n, generator=generator)
+        return images
+
+
 def test_images_and_predictions_of_each_condition_and_seed_have_draws_of_their_own() -> None:
     images, labels = data(3)
 
-    def drawn(use: str, seed: int = 0, condition: Attack = PGD, weights: int = 0) -> list[float]:
-        network = NoisyNetwork(linear(weights))
-        cell = _cell.Cell(network, None, images.values, labels.values, condition, seed, [1], 50)
+    def drawn(use: str, seed: int = 0, condition: Attack = SHORT, weights: int = 0) -> list[float]:
+        cell = _cell.Cell(network(linear(weights)), None, images.values, labels.values, condition, seed, [1], 50)
         return torch.rand(2, generator=cell.generator(use)).tolist()
 
-    other = Attack("pgd", 0.2)
+    other = PGD(0.2)
     ones = [drawn("images"), drawn("prediction"), drawn("images", 1), drawn("images", condition=other)]
     assert len({tuple(one) for one in ones}) == 4
     assert drawn("images", weights=1) == ones[0]
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize(
-    ("gradient", "expected"),
-    [
-        ("averaged", {}),
-        ("mean_logits", {"average": "logits"}),
-        ("fixed", {"fixed": True}),
-        ("off", {}),
-    ],
-)
-def test_an_attack_is_called_as_it_says(
-    noisy: bool, gradient: str, expected: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Own(Attack):
+    """A user's own attack, in a file of the user's, which keeps what it is run on."""
+
+    strength: float = 1.0
+    calls: ClassVar[list[tuple]] = []
+
+    def run(self, network: NoisyNetwork, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        self.calls.append((network.model, network.layers, labels.tolist()))
+        return (images + self.strength * self.epsilon).clamp(0, 1)
+
+
+def run_on(networks: Any, conditions: Sequence[Attack], **options: Any) -> list[tuple]:
+    """The models and layers with noise that own attacks are run on."""
+    Own.calls.clear()
     images, labels = data(5)
-    noise = {"2": Diagonal.isotropic(3)} if noisy else {}
-    calls: list[dict] = []
+    evaluate(networks, images, labels, conditions=conditions, seeds=[0], draws=[1], **options)
+    return [call[:2] for call in Own.calls]
 
-    def attack(name: str, model: nn.Module, x: Tensor, y: Tensor, **options: object) -> Tensor:
-        calls.append({"name": name, "model": model, "labels": y.tolist()} | options)
-        return 1 - x
 
-    monkeypatch.setattr(attacks, "attack", attack)
+def test_an_attack_of_a_users_own_is_evaluated_like_any_other() -> None:
+    images, labels = data(20)
+    result = evaluated(linear(), images, labels, seeds=[0], conditions=[Own(0.1), Own(0.1, strength=0.5), SHORT])
+    assert result["condition"].values[1:3].tolist() == ["own ε=0.1 K=20", "own ε=0.1 K=20 strength=0.5"]
+    assert result["modification"].values.tolist() == ["clean", "own", "own", "pgd"]
+    brighter = np.clip(images.values + np.float32(0.1), 0, 1)
+    assert only(result, 1).tolist() == by_hand(linear(), brighter, labels.values)
+    assert honesty(result)["status"].sel(check="all attacks ran").item() == "pass"
+    assert worst_case(result)["n_attacks"].item() == 3
+
+
+@pytest.mark.parametrize("follows", ["averaged", "mean_logits", "fixed", "off"])
+def test_an_attack_is_run_on_what_it_follows(follows: str) -> None:
     model = linear()
-    condition = Attack("pgd", 0.2, gradient=gradient, n_steps=7, n_draws=20, step=0.01)
-    result = evaluate(model, images, labels, seeds=[0], noises={"": noise}, attacks=[condition])
-    (call,) = calls
-    assert isinstance(call.pop("generator"), torch.Generator)
-    assert call.pop("model") is model
-    assert call.pop("labels") == labels.values.tolist()
-    on = noisy and gradient != "off"
-    options = {"name": "pgd", "epsilon": 0.2, "protocol": "noise_aware", "norm": "linf", "n_steps": 7, "step": 0.01}
-    assert call == options | (expected if on else {}) | {"n_draws": 20 if on else 1, "noises": noise if on else {}}
-    np.testing.assert_array_equal(torch.cat(model[0].seen)[-1], (1 - images).values[-1])
-    assert result["n_draws"].values[1] == (1 if gradient == "off" else 20)
+    noisy, free = network(model, {"2": Diagonal.isotropic(3)}), network(model)
+    assert run_on(noisy, [Own(0.2, follows=follows)]) == [(model, () if follows == "off" else ("2",))]
+    assert run_on(free, [Own(0.2, follows=follows)]) == [(model, ())]
+    assert Own(0.2, follows=follows).described()["n_draws"] == (1 if follows == "off" else 20)
 
 
-def test_transfer_attacks_follow_networks_without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = data(5)
+def test_transfer_attacks_follow_networks_without_noise() -> None:
     noise = {"2": Diagonal.isotropic(3)}
-    followed: list[tuple] = []
-
-    def attack(name: str, model: nn.Module, x: Tensor, y: Tensor, **options: object) -> Tensor:
-        followed.append((model, options["noises"], options.get("early_stopping")))
-        return x
-
-    monkeypatch.setattr(attacks, "attack", attack)
-    conditions = [Attack("apgd", 0.1, gradient="twin"), Attack("pgd", 0.1, gradient="independent")]
-
-    def run(**options: object) -> list[tuple]:
-        followed.clear()
-        evaluate(attacks=conditions, images=images, labels=labels, seeds=[0], draws=[1], **options)
-        return followed
-
+    conditions = [Own(0.1, follows="twin"), Own(0.1, follows="independent")]
     models = [linear(s) for s in range(4)]
-    networks = {"n": [NoisyNetwork(m, noise) for m in models[:2]], "none": [NoisyNetwork(m) for m in models[2:]]}
-    order = [(models[2], models[3]), (models[3], models[2])] * 2
-    expected = [pair for twin, other in order for pair in ((twin, {}, False), (other, {}, None))]
-    assert run(model=networks) == expected
-    assert run(model=models[0], noises={"n": noise}, independent=[models[1]]) == [
-        (models[0], {}, False),
-        (models[1], {}, None),
-    ]
-    given = {"twin": [models[3], models[2]], "independent": [models[0], models[1]]}
-    assert [one[0] for one in run(model={"n": networks["n"]}, **given)] == [models[3], models[0], models[2], models[1]]
+    networks = {"n": [network(m, noise) for m in models[:2]], "none": [network(m) for m in models[2:]]}
+    order = [models[2], models[3], models[3], models[2]] * 2
+    assert run_on(networks, conditions) == [(model, ()) for model in order]
+    one_model = run_on({"n": network(models[0], noise)}, conditions, others={"independent": [network(models[1])]})
+    assert one_model == [(models[0], ()), (models[1], ())]
+    others = {"twin": networks["none"][::-1], "independent": [network(m) for m in models[:2]]}
+    given = run_on({"n": networks["n"]}, conditions, others=others)
+    assert [model for model, _ in given] == [models[3], models[0], models[2], models[1]]
 
 
 def test_a_transfer_attack_without_a_network_is_not_run() -> None:
     images, labels = data()
-    networks = {"a": NoisyNetwork(linear(0), {"2": Diagonal.isotropic(3)})}
-    networks["b"] = NoisyNetwork(linear(1), {"2": Diagonal.isotropic(3)})
-    conditions = [Attack("pgd", 0.1, gradient=gradient, n_steps=1) for gradient in ("twin", "independent")]
-    result = evaluate(networks, images, labels, seeds=[0], attacks=conditions, draws=[1])
+    networks = {"a": network(linear(0), {"2": Diagonal.isotropic(3)})}
+    networks["b"] = network(linear(1), {"2": Diagonal.isotropic(3)})
+    conditions = [PGD(0.1, follows=gradient, n_steps=1) for gradient in ("twin", "independent")]
+    result = evaluated(networks, images, labels, seeds=[0], conditions=conditions, draws=[1])
     assert result["ran"].isel(draw_seed=0, seed=0).values.tolist() == [[True, False, False]] * 2
     assert not result["correct"].isel(condition=[1, 2]).any()
     assert result.attrs["warnings"] == [
@@ -391,8 +419,8 @@ class Rounds(nn.Module):
 def test_attacks_on_a_network_without_gradients_are_recorded_as_not_run(kind: str, problem: str) -> None:
     images, labels = data()
     model = nn.Sequential(*linear(), Rounds(kind)).eval()
-    conditions = [PGD, Attack("square", 0.1, n_queries=5)]
-    result = evaluate(model, images, labels, seeds=[0], attacks=conditions)
+    conditions = [SHORT, Square(0.1, n_queries=5)]
+    result = evaluated(model, images, labels, seeds=[0], conditions=conditions)
     assert result["ran"].values.ravel().tolist() == [True, False, True]
     assert not result["correct"].isel(condition=1).any()
     assert result["correct"].isel(condition=2).any()
@@ -412,7 +440,7 @@ def test_gradients_that_are_zero_for_some_images_are_a_stated_warning() -> None:
     model[1].weight.data = torch.ones(3, SIZE**2) * torch.tensor([[1.0], [2.0], [3.0]])
     model[1].bias.data = -model[1].weight.data.sum(1) * 0.5
     dark = xr.where(images["stimulus"].isin(images["stimulus"][:10]), 0.1, 0.9)
-    result = evaluate(model, (images * 0.05 + dark).astype(np.float32), labels, seeds=[0], attacks=[PGD])
+    result = evaluated(model, (images * 0.05 + dark).astype(np.float32), labels, seeds=[0], conditions=[SHORT])
     assert result["zero_gradients"].item() == 0.5
     (warning,) = result.attrs["warnings"]
     assert "the gradient is exactly zero for 10 of 20 images" in warning
@@ -422,11 +450,11 @@ def test_nothing_right_on_clean_images_is_a_stated_warning() -> None:
     images, labels = data()
     predicted = linear()(torch.tensor(images.values)).argmax(1).numpy()
     wrong = labels.copy(data=(predicted + 1) % 3)
-    result = evaluate(linear(), images, wrong, seeds=[0])
+    result = evaluated(linear(), images, wrong, seeds=[0])
     assert result.attrs["warnings"] == [
         "none, training seed 0: no clean image is classified correctly, so that accuracy under attacks says nothing"
     ]
-    assert evaluate(linear(), images, labels, seeds=[0]).attrs["warnings"] == []
+    assert evaluated(linear(), images, labels, seeds=[0]).attrs["warnings"] == []
 
 
 @pytest.mark.parametrize("variance", [0.5, 4.0])
@@ -437,13 +465,19 @@ def test_signal_and_variance_of_gradients_are_recovered(variance: float) -> None
     model = multiplied(torch.arange(1.0, 5.0), bias=-100.0)
     noises = {"beside": Diagonal(torch.tensor([0.0] * 4 + [variance] * 4))}
     images, labels = torch.full((n, 1, 2, 2), 0.5), torch.zeros(n, dtype=torch.int64)
-    found = gradients(model, noises, images, labels, n_draws=3, generator=torch.Generator().manual_seed(0))
+    found = gradients(
+        NoisyNetwork(model, noises, images=images),
+        images,
+        labels,
+        n_draws=3,
+        generator=torch.Generator().manual_seed(0),
+    )
     signal, total = float((torch.arange(1.0, 5.0) ** 2).sum()), 4 * variance
     assert found.signal.mean() == pytest.approx(signal, abs=5 * found.signal.std() / np.sqrt(n))
     assert found.variance.mean() == pytest.approx(total, abs=5 * found.variance.std() / np.sqrt(n))
     assert found.snr == pytest.approx(signal / total, rel=0.15)
     assert not found.zero.any()
-    alone = gradients(model, {}, images, labels, n_draws=3, generator=torch.Generator())
+    alone = gradients(NoisyNetwork(model, images=images), images, labels, n_draws=3, generator=torch.Generator())
     assert alone.snr == np.inf
     np.testing.assert_allclose(alone.signal, signal, rtol=1e-5)
 
@@ -479,8 +513,8 @@ def test_more_draws_are_stronger_where_noise_fools_one() -> None:
     images = xr.DataArray(np.full((n, 1, 4, 4), 0.5, np.float32), dims=IMAGE_DIMS)
     labels = xr.DataArray(np.ones(n, int), dims="stimulus")
     noises = {"noise": {"beside": Diagonal(torch.tensor([0.0] * 16 + [6.0] * 16))}}
-    attacked = [Attack("pgd", 0.4, n_steps=10, n_draws=k, n_restarts=1) for k in (1, 64)]
-    result = evaluate(model, images, labels, seeds=[0], noises=noises, attacks=attacked)
+    attacked = [PGD(0.4, n_steps=10, n_draws=k, n_restarts=1) for k in (1, 64)]
+    result = evaluated(model, images, labels, seeds=[0], noises=noises, conditions=attacked)
     one, many = (result["hits"].isel(condition=c).mean().item() / 100 for c in (1, 2))
     assert many < one - 0.1
     assert 0 < result["gradient_snr"].item() < 0.2
@@ -492,14 +526,13 @@ def everything(seed: int, n_jobs: int = 1) -> tuple[xr.Dataset, list[int]]:
     with seeded(0):
         model = nn.Sequential(*list(linear())[1:]).eval()
     done: list[int] = []
-    result = evaluate(
+    result = evaluated(
         model,
         images,
         labels,
         seeds=[seed],
         noises={"none": {}, "noise": {"1": Diagonal.isotropic(3, variance=9.0)}},
-        modifications=[Modified("gaussian_noise", 5)],
-        attacks=[PGD],
+        conditions=[GaussianNoise(5), SHORT],
         n_jobs=n_jobs,
         advance=done.append,
     )
@@ -528,8 +561,8 @@ def test_the_number_of_workers_changes_nothing() -> None:
 def test_predictions_do_not_depend_on_the_batch_size() -> None:
     images, labels = data(50)
     noises = {"noise": {"2": Diagonal.isotropic(3, variance=9.0)}}
-    options = {"seeds": [0], "noises": noises, "modifications": [Modified("gaussian_noise", 5)]}
-    ours, other = (evaluate(linear(), images, labels, batch_size=size, **options) for size in (7, 50))
+    options = {"seeds": [0], "noises": noises, "conditions": [GaussianNoise(5)]}
+    ours, other = (evaluated(linear(), images, labels, batch_size=size, **options) for size in (7, 50))
     xr.testing.assert_equal(ours, other)
     assert _cell.ROWS % 100 == 0
 
@@ -538,7 +571,7 @@ def test_evaluating_changes_neither_images_nor_network() -> None:
     images, labels = data()
     before, model = images.copy(deep=True), linear()
     images.values.flags.writeable = False
-    evaluate(model, images, labels, seeds=[0], noises={"": {"2": Diagonal.isotropic(3)}}, attacks=[PGD])
+    evaluated(model, images, labels, seeds=[0], noises={"": {"2": Diagonal.isotropic(3)}}, conditions=[SHORT])
     xr.testing.assert_identical(images, before)
     assert torch.equal(model[2].weight, linear()[2].weight)
     assert model[2].weight.grad is None
@@ -548,24 +581,12 @@ def test_evaluating_changes_neither_images_nor_network() -> None:
 def test_images_in_any_memory_order_and_type_are_read() -> None:
     images, labels = data()
     reverse = {"stimulus": slice(None, None, -1)}
-    forwards = only(evaluate(linear(), images, labels, seeds=[0]))
+    forwards = only(evaluated(linear(), images, labels, seeds=[0]))
     np.testing.assert_array_equal(
-        only(evaluate(linear(), images.isel(reverse), labels.isel(reverse), seeds=[0])), forwards[::-1]
+        only(evaluated(linear(), images.isel(reverse), labels.isel(reverse), seeds=[0])), forwards[::-1]
     )
-    double = evaluate(linear().double(), images.astype(float), labels, seeds=[0], attacks=[PGD])
+    double = evaluated(linear().double(), images.astype(float), labels, seeds=[0], conditions=[SHORT])
     np.testing.assert_array_equal(only(double), forwards)
-
-
-def test_the_strength_of_a_modification_is_its_severity() -> None:
-    images, _ = data()
-    batch = torch.tensor(images.values)
-    one, other = (torch.Generator().manual_seed(2) for _ in range(2))
-    expected = GaussianNoise(4)(batch, generator=other)
-    assert torch.equal(Modified("gaussian_noise", 4).shown(batch, one), expected)
-
-
-def softmaxed() -> nn.Module:
-    return nn.Sequential(*linear(), nn.Softmax(1)).eval()
 
 
 Change = Callable[[xr.DataArray, xr.DataArray], tuple[xr.DataArray, xr.DataArray]]
@@ -581,7 +602,7 @@ Change = Callable[[xr.DataArray, xr.DataArray], tuple[xr.DataArray, xr.DataArray
         (lambda x, y: (x, y[::-1]), "expected images and labels with the same stimulus ids in the same order"),
         (lambda x, y: (x.astype(int), y), "expected floating-point images and integer labels, got int64 and int64"),
         (lambda x, y: (x, y.astype(float)), "expected floating-point images and integer labels, got float32 and float"),
-        (lambda x, y: (x.astype(float), y), "expected images of the model's torch.float32, got torch.float64"),
+        (lambda x, y: (x.astype(float), y), "expected images of the network's torch.float32, got torch.float64"),
         (lambda x, y: (x + 1, y), r"none, training seed 0: expected pixels in \[0, 1\], got 1.0"),
         (lambda x, y: (x.where(x > 0.5), y), r"expected pixels in \[0, 1\], got nan"),
         (lambda x, y: (x, y + 9), "expected labels from 0 to 2, got 9 to 11"),
@@ -590,7 +611,7 @@ Change = Callable[[xr.DataArray, xr.DataArray], tuple[xr.DataArray, xr.DataArray
 )
 def test_bad_images_and_labels_are_named(change: Change, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        evaluate(linear(), *change(*data()), seeds=[0])
+        evaluated(linear(), *change(*data()), seeds=[0])
 
 
 @pytest.mark.parametrize(
@@ -602,60 +623,39 @@ def test_bad_images_and_labels_are_named(change: Change, match: str) -> None:
         ({"draws": [0, 1]}, r"got \[0, 1\] and 50"),
         ({"draws": [1, 1]}, r"got \[1, 1\] and 50"),
         ({"batch_size": 0}, r"got \[1, 10, 100\] and 0"),
-        ({"attacks": [PGD, PGD]}, "expected conditions that differ, got more than one pgd ce ε=0.1 K=4"),
-        ({"modifications": [Modified("brightnes", 1)]}, "expected the name of a modification, got 'brightnes'"),
-        ({"twin": [nn.Identity()] * 2}, "expected a model for each of 1 training seeds as twin, got 2"),
-        ({"independent": []}, "expected a model for each of 1 training seeds as independent, got 0"),
-        ({"noises": {"a": {"2": Diagonal.isotropic(3, variance=0.0)}}}, "a, training seed 0: expected noise at '2' to"),
-        ({"noises": {"a": {"9": Diagonal.isotropic(3)}}}, "a, training seed 0: expected .*'9'"),
-        ({"model": linear().train()}, "expected a model in eval mode, got"),
-        ({"model": softmaxed()}, "expected logits, got rows that are not negative and sum to one"),
-        ({"model": nn.Sequential(*linear(), nn.Dropout().train())}, "in training mode"),
-        ({"model": {"a": linear()}}, "expected a NoisyNetwork, or a list of them, as 'a', got Sequential"),
-        ({"model": {}}, "expected as many networks, one a training seed, of every noise, got none"),
-        ({"model": {"a": []}}, "expected as many networks, one a training seed, of every noise, got {'a': 0}"),
+        ({"conditions": [SHORT, SHORT]}, "expected conditions that differ, got more than one pgd ce ε=0.1 K=4"),
+        ({"others": {"twin": [network(linear())] * 2}}, "for each of 1 training seeds, got 2 as twin"),
+        ({"others": {"independent": []}}, "for each of 1 training seeds, got 0 as independent"),
+        ({"others": {"off": [network(linear())]}}, "expected as others a twin, .* got 1 as off"),
+        ({"networks": {"a": linear()}}, "expected a NoisyNetwork, or a list of them, as 'a', got Sequential"),
+        ({"networks": {}}, "expected as many networks, one a training seed, of every noise, got none"),
+        ({"networks": {"a": []}}, "expected as many networks, one a training seed, of every noise, got {'a': 0}"),
         (
-            {"model": {"a": NoisyNetwork(linear()), "b": [NoisyNetwork(linear())] * 2}},
+            {"networks": {"a": network(linear()), "b": [network(linear())] * 2}},
             "expected as many networks, one a training seed, of every noise, got {'a': 1, 'b': 2}",
         ),
         (
-            {"model": {"a": [NoisyNetwork(linear()), NoisyNetwork(linear(), {"2": Diagonal.isotropic(3)})]}},
+            {"networks": {"a": [network(linear()), network(linear(), {"2": Diagonal.isotropic(3)})]}},
             "expected the noise 'a' at the same layers for every training seed, got others",
         ),
         (
-            {"model": {"a": NoisyNetwork(linear()), "b": NoisyNetwork(linear(classes=4))}},
+            {"networks": {"a": network(linear()), "b": network(linear(classes=4))}},
             r"expected networks with the same classes, got \[3, 4\] classes",
-        ),
-        (
-            {"model": {"a": NoisyNetwork(linear())}, "noises": {"b": {}}},
-            "expected noises with one model only, since networks have their own, got both",
         ),
     ],
 )
 def test_bad_options_and_networks_are_named(options: dict, match: str) -> None:
     images, labels = data()
     with pytest.raises(ValueError, match=match):
-        evaluate(**{"model": linear(), "images": images, "labels": labels, "seeds": [0]} | options)
+        evaluate(**{"networks": network(linear()), "images": images, "labels": labels, "seeds": [0]} | options)
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"epsilon": 0.0}, "expected a finite epsilon above 0, got 0.0"),
-        ({"epsilon": float("inf")}, "expected a finite epsilon above 0, got inf"),
-        ({"norm": "l1"}, "expected a norm out of linf, l2, got 'l1'"),
-        ({"name": "pdg"}, "expected an attack out of fgm, pgd, .*, got 'pdg'"),
-        ({"name": "transfer"}, 'expected the attack to transfer, with gradient "twin" or "independent"'),
-        ({"name": "square", "n_steps": 3, "loss": "dlr"}, "expected options that square has, got loss, n_steps"),
-        ({"protocol": "preble"}, "expected a protocol out of noise_aware, preble2026, got 'preble'"),
-        ({"gradient": "loss"}, "expected gradient to be one of averaged, mean_logits, .*, got 'loss'"),
-        ({"gradient": "none"}, "expected the gradient \"none\" for square, random_search .*, got 'none' for 'pgd'"),
-        ({"name": "square", "gradient": "fixed"}, "expected the gradient \"none\" .*, got 'fixed' for 'square'"),
-    ],
-)
-def test_bad_attacks_are_named(options: dict, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        Attack(**{"name": "pgd", "epsilon": 0.1} | options)
+def test_a_network_that_was_switched_to_training_is_named() -> None:
+    images, labels = data()
+    switched = network(linear())
+    switched.model.train()
+    with pytest.raises(ValueError, match=r"none, training seed 0: .* in training mode; call model\.eval"):
+        evaluate(switched, images, labels, seeds=[0])
 
 
 def test_the_checklist_has_what_the_protocol_asks_for() -> None:
@@ -664,12 +664,12 @@ def test_the_checklist_has_what_the_protocol_asks_for() -> None:
     apgd = {(one.loss, one.n_draws) for one in at if one.name == "apgd"}
     assert apgd == {(loss, k) for loss in ("cross_entropy", "dlr") for k in (1, 5, 20, 50)}
     pgd = [one for one in at if one.name == "pgd"]
-    assert {one.n_steps for one in pgd if one.gradient == "averaged"} == {40, 200}
+    assert {one.n_steps for one in pgd if one.follows == "averaged"} == {40, 200}
     assert all(one.step == 0.0125 and one.n_restarts == 5 for one in pgd)
-    assert {one.gradient for one in pgd} == {"averaged", "off", "fixed", "mean_logits", "twin", "independent"}
+    assert {one.follows for one in pgd} == {"averaged", "off", "fixed", "mean_logits", "twin", "independent"}
     assert {one.name for one in at} == {"apgd", "pgd", "square", "fgm", "random_search"}
     (square,) = (one for one in at if one.name == "square")
-    assert (square.n_queries, square.n_draws, square.gradient) == (5000, 5, "none")
+    assert (square.n_queries, square.n_draws, square.takes_gradients) == (5000, 5, False)
     assert [one.epsilon for one in conditions if one.epsilon > 0.1] == [0.2, 0.4, 0.8, 1.0]
     assert [one.epsilon for one in checklist([1.0], norm="l2") if one.epsilon > 1] == [2, 4, 8, 16, 32]
     assert len({one.label for one in conditions}) == len(conditions)
@@ -692,19 +692,19 @@ def test_an_empty_checklist_is_refused(epsilons: Sequence[float], options: dict,
 @pytest.mark.gpu
 def test_on_a_gpu_the_images_and_the_correctness_are_the_same() -> None:
     images, labels = data()
-    options = {"seeds": [0], "modifications": [Modified("gaussian_noise", 3)], "attacks": [PGD]}
-    on_cpu, on_gpu = (evaluate(model, images, labels, **options) for model in (linear(), linear().cuda()))
+    options = {"seeds": [0], "conditions": [GaussianNoise(3), SHORT]}
+    on_cpu, on_gpu = (evaluated(model, images, labels, **options) for model in (linear(), linear().cuda()))
     assert (on_cpu["correct"] == on_gpu["correct"]).mean() > 0.95
-    noisy = evaluate(linear().cuda(), images, labels, noises={"": {"2": Diagonal.isotropic(3)}}, **options)
+    noisy = evaluated(linear().cuda(), images, labels, noises={"": {"2": Diagonal.isotropic(3)}}, **options)
     assert noisy["ran"].all()
 
 
 def test_the_twin_is_the_network_called_none_and_no_other_defence() -> None:
-    models = {name: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval() for name in ("train_only", "none", "full")}
-    noise = {"0": Diagonal.isotropic(4)}
-    networks = {name: [NoisyNetwork(model, noise if name == "full" else {})] for name, model in models.items()}
-    assert without_noise(networks, None, None)["twin"] == [models["none"]]
-    del networks["none"]
-    assert without_noise(networks, None, None)["twin"] == [models["train_only"]]
-    networks["adversarial"] = [NoisyNetwork(models["none"])]
-    assert without_noise(networks, None, None)["twin"] == [None]
+    models = {name: linear(seed) for seed, name in enumerate(("train_only", "none", "full"))}
+    noise = {"2": Diagonal.isotropic(3)}
+    networks = {name: [network(model, noise if name == "full" else {})] for name, model in models.items()}
+    assert followed(networks, None)["twin"] == networks["none"]
+    none = networks.pop("none")
+    assert followed(networks, None)["twin"] == networks["train_only"]
+    networks["adversarial"] = none
+    assert followed(networks, None)["twin"] == [None]

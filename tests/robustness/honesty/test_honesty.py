@@ -9,8 +9,8 @@ import xarray as xr
 from evaluated import EPSILON, TRACE, believable, result, with_controls
 from torch import Tensor, nn
 
-from neurovar.robustness import Attack, checklist, evaluate, honesty, summarise, worst_case
-from neurovar.robustness.honesty import _setting
+from neurovar.networks import NoisyNetwork
+from neurovar.robustness import FGM, PGD, RandomSearch, Square, checklist, evaluate, honesty, summarise, worst_case
 
 FULL = "full"
 
@@ -46,7 +46,7 @@ def test_an_evaluation_with_everything_in_order_passes_every_check(everything: x
     of_none = found["status_by_noise"].sel(noise="none").to_series()
     assert of_none["enough draws a gradient"] == "not applicable"
     assert of_none["enough steps and restarts"] == "pass"
-    assert found["said_by_noise"].sel(noise=FULL, check="Square").item() == "ε=0.1: 5000 queries"
+    assert found["message_by_noise"].sel(noise=FULL, check="Square").item() == "ε=0.1: 5000 queries"
 
 
 FAILING = {
@@ -72,7 +72,7 @@ def test_a_check_fails_alone_where_the_accuracies_contradict_it(check: str) -> N
     assert found.attrs["verdict"].startswith("withheld: ")
     assert "1 checks failed" in found.attrs["verdict"]
     assert check in found.attrs["verdict"]
-    assert found["said"].sel(check=check).item().startswith("full: ")
+    assert found["message"].sel(check=check).item().startswith("full: ")
 
 
 @pytest.mark.parametrize("gradient", ["none", "twin", "independent"])
@@ -89,7 +89,7 @@ def test_what_is_only_even_is_not_beaten_unless_nothing_is_left() -> None:
     ):
         even = honest(when(0.4, **modification))
         assert status(even, check) == "not run"
-        assert "at no ε clearly stronger" in even["said"].sel(check=check).item()
+        assert "at no ε clearly stronger" in even["message"].sel(check=check).item()
         nothing = honest(lambda one: 0.0 if one["kind"] == "attack" else None)
         assert status(nothing, check) == "pass"
 
@@ -97,7 +97,7 @@ def test_what_is_only_even_is_not_beaten_unless_nothing_is_left() -> None:
 def test_stronger_gradients_without_the_noise_count_in_the_worst_case() -> None:
     accuracies = {FULL: lambda one: 0.2 if one["gradient"] == "off" else believable(one)}
     evaluated = result(accuracies, attacks=checklist([EPSILON]))
-    said = honesty(evaluated)["said"].sel(check="gradients with the noise off").item()
+    said = honesty(evaluated)["message"].sel(check="gradients with the noise off").item()
     assert said.startswith("full: ε=0.1: pgd ce ε=0.1 K=1 steps=40 restarts=5 step=0.025 off leaves less right than ")
     assert said.endswith("; the worst case counts it")
     worst = summarise(worst_case(evaluated)).sel(noise=FULL, condition="worst case ε=0.1", measure="expected")
@@ -110,7 +110,7 @@ def test_a_small_fall_or_too_few_images_are_no_proof_either_way() -> None:
     assert status(honest(falls, n_stimuli=40), "enough draws a gradient") == "not run"
     few = honest(n_stimuli=40)
     assert status(few, "enough draws a gradient") == "not run"
-    assert few["said"].sel(check="enough draws a gradient").item().endswith("too few images or seeds to tell")
+    assert few["message"].sel(check="enough draws a gradient").item().endswith("too few images or seeds to tell")
     slightly = when(0.39, modification="apgd", loss="dlr", n_draws=50.0)
     assert status(honest(slightly, n_stimuli=4000), "enough draws a gradient") == "pass"
 
@@ -170,13 +170,13 @@ def test_an_attack_that_could_not_be_run_is_none() -> None:
     found = honesty(evaluated.assign(ran=ran))
     assert status(found, "Square") == "not run"
     assert status(found, "all attacks ran") == "not run"
-    assert "square ε=0.1" in found["said"].sel(check="all attacks ran").item()
+    assert "square ε=0.1" in found["message"].sel(check="all attacks ran").item()
     assert status(honesty(evaluated), "all attacks ran") == "pass"
 
 
 def test_square_on_single_draws_is_not_on_the_expected_loss() -> None:
     for k, expected in ((1, "not run"), (2, "pass")):
-        attacks = [Attack("square", EPSILON, n_draws=k, n_queries=5000)]
+        attacks = [Square(EPSILON, n_draws=k, n_queries=5000)]
         assert status(honest(attacks=attacks), "Square") == expected
         assert status(honesty(result({"none": believable}, attacks=attacks)), "Square") == "pass"
 
@@ -219,7 +219,7 @@ def test_predictions_and_seeds_have_to_be_enough(options: dict, check: str) -> N
 
 
 def test_one_kind_of_attack_is_no_worst_case() -> None:
-    several = [Attack("pgd", EPSILON), Attack("fgm", EPSILON)]
+    several = [PGD(EPSILON), FGM(EPSILON)]
     assert status(honest(attacks=several), "worst case over attacks") == "pass"
     assert status(honest(attacks=several[:1]), "worst case over attacks") == "not run"
 
@@ -232,7 +232,7 @@ def test_every_control_has_to_be_there_and_matched(everything: xr.Dataset, match
     for name in few["noise"].values[few["matched_by"].values == matched_by]:
         found = honesty(few.sel(noise=few["noise"].values != name))
         assert status(found, check) == "not run"
-        assert found["said"].sel(check=check).item() == f"without {name.split(' ')[0]}"
+        assert found["message"].sel(check=check).item() == f"without {name.split(' ')[0]}"
     assert status(honesty(few.drop_vars("matched_by")), check) == "not run"
     assert status(honesty(few.sel(noise=few["noise"] != FULL)), check) == "not run"
 
@@ -243,7 +243,7 @@ def test_a_trace_that_is_off_is_no_match(everything: xr.Dataset) -> None:
     found = honesty(everything.assign_coords(trace=trace).isel(condition=[0]))
     assert status(found, "controls at matched trace") == "fail"
     assert status(found, "controls at matched clean accuracy") == "pass"
-    assert "rotated (trace): trace off by 2.00%" in found["said"].sel(check="controls at matched trace").item()
+    assert "rotated (trace): trace off by 2.00%" in found["message"].sel(check="controls at matched trace").item()
 
 
 def test_a_clean_accuracy_that_is_off_is_no_match(everything: xr.Dataset) -> None:
@@ -251,7 +251,7 @@ def test_a_clean_accuracy_that_is_off_is_no_match(everything: xr.Dataset) -> Non
     lower.loc[{"noise": "adversarial (accuracy)", "condition": "clean"}] &= everything["stimulus"] < 510
     found = honesty(everything.assign(correct=lower).isel(condition=[0]))
     assert status(found, "controls at matched clean accuracy") == "fail"
-    said = found["said"].sel(check="controls at matched clean accuracy").item()
+    said = found["message"].sel(check="controls at matched clean accuracy").item()
     assert said.startswith("adversarial (accuracy): accuracy on clean images below that of full by: +0.050 [")
     higher = everything["correct"].copy()
     higher.loc[{"noise": "adversarial (accuracy)", "condition": "clean"}] = True
@@ -260,39 +260,49 @@ def test_a_clean_accuracy_that_is_off_is_no_match(everything: xr.Dataset) -> Non
     assert status(found, "controls at matched trace") == "pass"
 
 
-@pytest.mark.parametrize(
-    ("noise", "control"),
-    [
-        ("rotated", "rotated"),
-        ("pgd_rotated", "rotated"),
-        ("V4 rotated", "rotated"),
-        ("mean_shift (clean_accuracy)", "mean_shift"),
-        ("input_gaussian (trace)", "input_gaussian"),
-        ("flat_spectrum", "flat_spectrum"),
-        ("adversarial", "adversarial"),
-        ("full", ""),
-        ("adversarially derived", ""),
-        ("none", ""),
-    ],
-)
-def test_controls_are_known_by_their_names(noise: str, control: str) -> None:
-    assert _setting.control_of(noise) == control
+def test_no_name_makes_a_noise_a_control(everything: xr.Dataset) -> None:
+    """What a user calls my_rotated_thing is a noise under test, and a control may have any name."""
+    check = "controls at matched trace"
+    few = everything.isel(condition=[0])
+    names = {"full": "my_rotated_thing", "rotated (trace)": "something else"}
+    renamed = few.assign_coords(noise=[names.get(str(name), str(name)) for name in few["noise"].values])
+    assert status(honesty(renamed), check) == "pass"
+    unknown = few.assign_coords(control=few["control"].where(few["noise"] != "rotated (trace)", ""))
+    assert honesty(unknown)["message"].sel(check=check).item() == "without rotated"
+
+
+def test_a_control_is_compared_with_the_noise_that_it_is_of(everything: xr.Dataset) -> None:
+    check = "controls at matched trace"
+    both = xr.concat([everything.isel(condition=[0]), everything.isel(condition=[0]).sel(noise=[FULL])], "noise")
+    names = [*everything["noise"].values.tolist(), "other"]
+    trace = [TRACE if np.isfinite(value) else value for value in everything["trace"].values] + [2 * TRACE]
+    both = both.assign_coords(noise=names, trace=("noise", trace))
+    assert status(honesty(both), check) == "pass"
+    of_other = both.assign_coords(
+        control_of=("noise", ["other" if name == "rotated (trace)" else "" for name in names])
+    )
+    found = honesty(of_other)
+    assert status(found, check) == "fail"
+    assert "rotated (trace): trace off by 50.00%" in found["message"].sel(check=check).item()
 
 
 @pytest.mark.parametrize(
-    ("source", "expected", "said"),
+    ("origin", "expected", "message"),
     [
-        ("pgd ε=0.1 linf", "pass", "tests with another of each"),
-        ("APGD ε = 1 l2", "pass", "tests with another of each"),
-        ("motion_blur 3", "pass", "no attack"),
-        ("", "not run", "not known"),
+        (("attacked", "pgd", 0.1, "linf"), "pass", "tests with another of each"),
+        (("attacked", "APGD", 1.0, "l2"), "pass", "tests with another of each"),
+        (("modified", "motion_blur", np.nan, ""), "pass", "made from motion_blur, which is no attack"),
+        (("", "", np.nan, ""), "not run", "not known"),
     ],
 )
-def test_tests_have_to_differ_from_what_the_noise_was_made_from(source: str, expected: str, said: str) -> None:
-    evaluated = result({FULL: believable}).assign_coords(source=("noise", [source]))
+def test_tests_have_to_differ_from_what_the_noise_was_made_from(origin: tuple, expected: str, message: str) -> None:
+    names = ("origin", "origin_of", "origin_epsilon", "origin_norm")
+    coords = {name: ("noise", [value]) for name, value in zip(names, origin)}
+    evaluated = result({FULL: believable}).assign_coords(coords)
     found = honesty(evaluated)
     assert status(found, "source and test differ") == expected
-    assert said in found["said"].sel(check="source and test differ").item()
+    assert message in found["message"].sel(check="source and test differ").item()
+    assert status(honesty(evaluated.drop_vars(list(names))), "source and test differ") == "not run"
 
 
 @pytest.mark.parametrize(
@@ -308,13 +318,13 @@ def test_a_test_like_the_source_fails(kept: dict, said: str) -> None:
     ((name, value),) = kept.items()
     found = honesty(evaluated.isel(condition=evaluated[name].values == value))
     assert status(found, "source and test differ") == "fail"
-    assert said in found["said"].sel(check="source and test differ").item()
+    assert said in found["message"].sel(check="source and test differ").item()
 
 
 def test_noise_checks_mean_nothing_without_noise() -> None:
     found = honesty(result({"none": believable}, attacks=checklist([EPSILON])))
     assert status(found, "gradients with the noise off") == "not run"
-    assert found["said"].sel(check="gradients with the noise off").item() == "no noisy network"
+    assert found["message"].sel(check="gradients with the noise off").item() == "no noisy network"
 
 
 def test_the_worst_noise_decides() -> None:
@@ -322,7 +332,7 @@ def test_the_worst_noise_decides() -> None:
     found = honesty(result(weak, attacks=checklist([EPSILON])))
     check = "white-box beats black-box"
     assert status(found, check) == "fail"
-    assert found["said"].sel(check=check).item().startswith("weak: ε=0.1: square ε=0.1")
+    assert found["message"].sel(check=check).item().startswith("weak: ε=0.1: square ε=0.1")
     assert found["status_by_noise"].sel(check=check).values.tolist() == ["fail", "pass"]
 
 
@@ -354,7 +364,7 @@ def test_every_summary_carries_the_verdict(everything: xr.Dataset) -> None:
     ],
 )
 def test_what_is_no_result_is_refused(change: Callable, match: str) -> None:
-    evaluated = result({FULL: believable}, n_stimuli=5, attacks=[Attack("pgd", EPSILON)])
+    evaluated = result({FULL: believable}, n_stimuli=5, attacks=[PGD(EPSILON)])
     with pytest.raises(ValueError, match=match):
         honesty(change(evaluated))
 
@@ -381,13 +391,14 @@ def test_masked_gradients_are_caught(masked: bool) -> None:
         labels = images[:, 0, 0, 0].copy(data=model(torch.tensor(images.values)).argmax(1).numpy())
     pgd = {"n_steps": 40, "n_restarts": 5}
     attacks = [
-        Attack("pgd", 0.02, **pgd),
-        Attack("square", 0.02, n_queries=100),
-        Attack("fgm", 0.02),
-        Attack("random_search", 0.02, n_queries=50),
-        Attack("pgd", 1.0, n_steps=10, n_restarts=1),
+        PGD(0.02, **pgd),
+        Square(0.02, n_queries=100),
+        FGM(0.02),
+        RandomSearch(0.02, n_queries=50),
+        PGD(1.0, n_steps=10, n_restarts=1),
     ]
-    result = evaluate(model, images, labels, seeds=[0, 1], attacks=attacks, draws=[1])
+    network = NoisyNetwork(model, images=torch.tensor(images.values[:1]))
+    result = evaluate(network, images, labels, seeds=[0, 1], conditions=attacks, draws=[1])
     found = honesty(result.isel(condition=slice(-1)))
     for check in ("white-box beats black-box", "random search does not beat gradients"):
         assert status(found, check) == ("fail" if masked else "pass")
@@ -401,14 +412,9 @@ def test_a_network_that_cannot_be_attacked_is_not_called_robust() -> None:
     labels = images[:, 0, 0, 0].astype(int) * 0
     linear = nn.Linear(4, 2)
     linear.weight.data, linear.bias.data = torch.tensor([[1.0] * 4, [0.0] * 4]), torch.zeros(2)
-    result = evaluate(
-        nn.Sequential(Rounds(), nn.Flatten(), linear).eval(),
-        images + 0.1,
-        labels,
-        seeds=[0],
-        attacks=[Attack("pgd", 0.1)],
-        draws=[1],
-    )
+    model = nn.Sequential(Rounds(), nn.Flatten(), linear).eval()
+    network = NoisyNetwork(model, images=torch.full((1, 1, 2, 2), 0.5))
+    result = evaluate(network, images + 0.1, labels, seeds=[0], conditions=[PGD(0.1)], draws=[1])
     found = honesty(result)
     assert status(found, "all attacks ran") == "not run"
     assert status(found, "gradients are not zero") == "fail"

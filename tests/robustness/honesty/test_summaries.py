@@ -9,10 +9,10 @@ import xarray as xr
 from evaluated import result
 from scipy import stats
 
-from neurovar.robustness import Attack, differences, summarise, worst_case
+from neurovar.robustness import FGM, PGD, differences, summarise, worst_case
 from neurovar.robustness.evaluation import _intervals
 
-ATTACKS = (Attack("pgd", 0.1), Attack("fgm", 0.1), Attack("pgd", 0.2), Attack("pgd", 0.1, norm="l2"))
+ATTACKS = (PGD(0.1), FGM(0.1), PGD(0.2), PGD(0.1, norm="l2"))
 DIMS = ("noise", "seed", "draw_seed", "condition", "stimulus")
 
 
