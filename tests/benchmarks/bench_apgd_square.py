@@ -22,8 +22,8 @@ from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, Dense
-from neurovar.networks import inject, small_network, train
-from neurovar.robustness import apgd, square
+from neurovar.networks import NoisyNetwork, inject, small_network, train
+from neurovar.robustness import APGD, Square
 
 N_IMAGES, N_RUNS = int(os.environ.get("BENCH_IMAGES", "256")), int(os.environ.get("BENCH_RUNS", "3"))
 N_STEPS, N_RESTARTS, N_QUERIES, N_NOISY = 100, 1, 200, 20
@@ -62,22 +62,23 @@ def cases(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[tuple[st
     for epsilon in (0.02, 0.1):
         options = {"eps_step": 2 * epsilon, "max_iter": N_STEPS, "nb_random_init": N_RESTARTS, "batch_size": N_IMAGES}
         theirs = AutoProjectedGradientDescent(toolbox, eps=epsilon, verbose=False, **options)
-        ours = {"n_steps": N_STEPS, "n_restarts": N_RESTARTS, "early_stopping": True, "generator": rng}
+        ours = APGD(epsilon, n_steps=N_STEPS, n_restarts=N_RESTARTS, early_stopping=True)
         yield (
             f"APGD, {N_STEPS} steps × {N_RESTARTS}, ε = {epsilon}",
             {},
             lambda theirs=theirs: torch.tensor(theirs.generate(x, y)),
-            lambda epsilon=epsilon, ours=ours: apgd(model, images, labels, epsilon=epsilon, **ours),
+            lambda ours=ours: ours(NoisyNetwork(model, images=images), images, labels, generator=rng),
         )
     noises = {"layer1": dense()}
     for epsilon, noise, n in ((0.02, {}, N_QUERIES), (0.1, {}, N_QUERIES), (0.1, noises, N_NOISY)):
         squares = SquareAttack(toolbox, eps=epsilon, max_iter=n, batch_size=N_IMAGES, verbose=False)
-        ours = {"n_queries": n, "noises": noise, "early_stopping": not noise, "generator": rng}
+        ours = Square(epsilon, n_queries=n, n_draws=1, early_stopping=not noise)
+        network = NoisyNetwork(model, noise, images=images)
         yield (
             f"Square, {n} queries, ε = {epsilon}{', dense noise' if noise else ''}",
             noise,
             lambda squares=squares: torch.tensor(squares.generate(x.copy(), y)),
-            lambda epsilon=epsilon, ours=ours: square(model, images, labels, epsilon=epsilon, **ours),
+            lambda ours=ours, network=network: ours(network, images, labels, generator=rng),
         )
 
 

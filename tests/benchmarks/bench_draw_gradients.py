@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from neurovar.covariance import Covariance, Dense, Diagonal, LowRankPlusDiagonal
-from neurovar.networks import small_network
+from neurovar.networks import NoisyNetwork, small_network
 from neurovar.robustness import Objective
 
 K, BATCH, N_UNITS, RANK, N_RUNS = 20, 64, 3136, 391, 9
@@ -40,7 +40,8 @@ def bench_draw_gradients() -> None:
     model = small_network(rng=0).eval()
     images, labels = torch.rand(BATCH, 1, 28, 28, generator=generator), torch.arange(BATCH) % 10
     for name, noise in noises(generator).items():
-        averaged, single = (Objective(model, {"layer1": noise}, n_draws=k, generator=generator) for k in (K, 1))
+        network = NoisyNetwork(model, {"layer1": noise}, images=images)
+        averaged, single = (Objective(network, n_draws=k, generator=generator) for k in (K, 1))
 
         def one_by_one(objective: Objective = single) -> None:
             for _ in range(K):

@@ -11,7 +11,7 @@ import logging
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from neurovar_datasets import fashion_mnist
 from torch import Tensor, nn
 
 from neurovar.covariance import Covariance, Dense, LowRankPlusDiagonal
-from neurovar.networks import halves, retrain, small_network, train
-from neurovar.robustness import NO_NOISE, Objective, pgd
+from neurovar.networks import NoisyNetwork, halves, retrain, small_network, train
+from neurovar.robustness import PGD
 from neurovar.statistics import Full, deviation_covariance
 
 N_IMAGES, RANK, LAYER, EPSILON = 256, 391, "layer1", 0.1
@@ -47,8 +47,8 @@ def networks(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, nn.Sequenti
     generator = torch.Generator().manual_seed(0)
     base = train(small_network(rng=0), images, labels, n_epochs=2, generator=generator)
     x, y = images[:2000], labels[:2000]
-    settings = {"epsilon": EPSILON, "step": EPSILON, "n_steps": 10, "random_start": False}
-    attacked = pgd(base, x, y, generator=generator, **settings)
+    attack = PGD(EPSILON, step=EPSILON, n_steps=10, n_restarts=1, random_start=False)
+    attacked = attack(NoisyNetwork(base, images=x), x, y, generator=generator)
     front, _ = halves(base, LAYER)
     with torch.no_grad():
         noise = deviation_covariance(front(x), front(attacked), Full(), ridge=1e-4)
@@ -70,16 +70,16 @@ def toolbox(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Te
     return lambda: torch.tensor(attack.generate(images.numpy(), labels.numpy()))
 
 
-def ours(model: nn.Module, images: Tensor, labels: Tensor, noises: dict[str, Covariance]) -> Callable[[], Tensor]:
+def ours(model: nn.Module, images: Tensor, labels: Tensor, noises: Mapping[str, Covariance]) -> Callable[[], Tensor]:
     generator = torch.Generator().manual_seed(0)
-    settings = {"epsilon": EPSILON, "step": EPSILON, "n_steps": N_STEPS, "random_start": False, "last_iterate": True}
-    return lambda: pgd(model, images, labels, generator=generator, noises=noises, **settings)
+    attack, network = PGD.preble2026(EPSILON, n_steps=N_STEPS), NoisyNetwork(model, noises, images=images)
+    return lambda: attack(network, images, labels, generator=generator)
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, noises: dict[str, Covariance]) -> float:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        logits = Objective(model, noises, n_draws=10 if noises else 1, generator=generator).logits(images).mean(0)
+        logits = NoisyNetwork(model, noises, images=images).logits(images, 10, generator=generator).mean(0)
     return (logits.argmax(1) == labels).double().mean().item()
 
 
@@ -99,8 +99,8 @@ def bench_pgd() -> None:
     x, y = (torch.tensor(test[name].values[:N_IMAGES]) for name in ("images", "labels"))
     y, dense = y.long(), {LAYER: full}
     cases = {
-        "Toolbox, no noise": (toolbox(base, x, y), base, NO_NOISE, ""),
-        "neurovar, no noise": (ours(base, x, y, {}), base, NO_NOISE, "Toolbox, no noise"),
+        "Toolbox, no noise": (toolbox(base, x, y), base, {}, ""),
+        "neurovar, no noise": (ours(base, x, y, {}), base, {}, "Toolbox, no noise"),
         "Toolbox, dense noise": (toolbox(Wrapped(noisy, full), x, y), noisy, dense, ""),
         "neurovar, dense noise": (ours(noisy, x, y, dense), noisy, dense, "Toolbox, dense noise"),
         "neurovar, rank 391": (ours(noisy, x, y, {LAYER: low_rank(full)}), noisy, dense, "Toolbox, dense noise"),

@@ -1,6 +1,7 @@
 """Three operations that PyTorch computes slowly on a CPU, with the same values, to rounding, from faster ones.
 
-On the small network the gradient of the first convolution takes half of a step of PGD, max-pooling and tanh a third.
+They were two thirds of a step of PGD on the small network: the gradient of the first convolution half of it, 2 × 2
+max-pooling and tanh a third. `Objective` uses them in its gradient passes only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,7 @@ class _Halving(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         is_left, is_upper = ctx.saved_tensors
+        # Back through the rows first, since they were pooled last.
         by_row = _shared_out(gradient, is_upper, dim=2)
         return _shared_out(by_row, is_left, dim=3)
 
@@ -142,6 +144,7 @@ class _Tanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        # e^80 is still finite in float32, and tanh(40) is 1 to rounding.
         grown = torch.mul(x, 2).clamp_(max=80).expm1_()
         result = grown.div_(grown + 2)
         ctx.save_for_backward(result)
