@@ -113,7 +113,7 @@ def test_an_output_that_is_a_file_is_refused_first(
     taken = tmp_path / "report"
     taken.write_text("mine")
     assert run(monkeypatch, "quickstart", "--output", str(taken)) == 2
-    assert "got a file" in capsys.readouterr().err
+    assert "is a file" in capsys.readouterr().err
     assert run(monkeypatch, "quickstart", "--output", str(taken / "below")) == 2
     assert "expected a folder that can be written" in capsys.readouterr().err
     assert taken.read_text() == "mine"

@@ -11,6 +11,7 @@ from rich.table import Table
 import neurovar
 from neurovar import plotting
 from neurovar._provenance import provenance
+from neurovar.cli._presenting import with_interval, write_dataset
 from neurovar.cli.commands import _recordings as opening
 from neurovar.cli.commands import _tables as tables
 from neurovar.cli.commands._console import console, printable, say
@@ -139,8 +140,7 @@ def printed(table: xr.Dataset) -> Table:
 def _cell(cell: xr.Dataset) -> str:
     if not np.isfinite(cell["estimate"]):
         return "n/a"
-    low, high = float(cell["low"]), float(cell["high"])
-    return f"{float(cell['estimate']):.3g}" + (f" [{low:.3g}, {high:.3g}]" if np.isfinite(low) else "")
+    return with_interval(*(float(cell[name]) for name in ("estimate", "low", "high")))
 
 
 def missing(table: xr.Dataset) -> Iterator[str]:
@@ -178,5 +178,5 @@ def write(table: xr.Dataset, systems: dict[str, xr.DataArray], stem: Path, *, se
     with plotting.style():
         plotting.plot_comparison(table, profiles).savefig(summary)
         matrices(systems).savefig(correlations)
-    together(table, profiles).to_netcdf(results, engine="h5netcdf")
+    write_dataset(together(table, profiles), results)
     return summary, correlations, results

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from neurovar import plotting
+from neurovar.cli._presenting import write_dataset
 from neurovar.statistics import describe
 
 
@@ -27,8 +28,8 @@ def write(described: Mapping[str, xr.Dataset], stem: Path) -> tuple[Path, Path]:
     everything = described["all"]
     with plotting.style():
         plotting.plot_recording(everything).savefig(picture)
-    everything.to_netcdf(results, engine="h5netcdf")
-    for number, (area, one) in enumerate(described.items()):
+    write_dataset(everything, results)
+    for number, (area, description) in enumerate(described.items()):
         if number:
-            one.assign_attrs(area=area).to_netcdf(results, engine="h5netcdf", mode="a", group=f"area_{number}")
+            write_dataset(description.assign_attrs(area=area), results, group=f"area_{number}")
     return picture, results

@@ -1,6 +1,5 @@
 """What `neurovar robustness` does: networks and images to a result, its tables, figures and files."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ import numpy as np
 import torch
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from neurovar import covariance, plotting
 from neurovar import networks as by_name
 from neurovar import robustness as evaluation
+from neurovar.cli._presenting import progress, with_interval, write_dataset
 from neurovar.cli.commands import _images as pictures
 from neurovar.cli.commands import _tables as tables
 from neurovar.cli.commands._console import console, printable, say
@@ -46,13 +45,6 @@ class Found:
     """Of clean images, modifications, and the worst case over attacks at each ε asked for."""
     differences: xr.Dataset
     """Of the same from no noise."""
-
-
-def check_writable(output: Path) -> None:
-    """Before the long work."""
-    there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"expected a folder that can be written as --output, got {output}")
 
 
 def networks(
@@ -195,9 +187,8 @@ def run(
     if jobs < 1:
         raise ValueError(f"expected at least 1 worker process, got --jobs {jobs}")
     n_cells = sum(map(len, tested.values())) * len(seeds) * (1 + len(modifications) + len(attacks))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console()) as progress:
-        bar = progress.add_task("Noise × seed × condition", total=n_cells)
+    with progress(console(), remaining=True) as shown:
+        bar = shown.add_task("Noise × seed × condition", total=n_cells)
         return evaluation.evaluate(
             tested,
             data["images"],
@@ -207,7 +198,7 @@ def run(
             others=others,
             draws=(1, 10) if quick else (1, 10, 100),
             n_jobs=jobs,
-            advance=lambda n: progress.advance(bar, n),
+            advance=lambda n: shown.advance(bar, n),
         )
 
 
@@ -268,7 +259,7 @@ def _measures(worst: xr.Dataset) -> Table:
 
 def _cell(cell: xr.Dataset, variable: str) -> str:
     value, low, high = (float(cell[name]) for name in (variable, "low", "high"))
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else "could not be run"
+    return with_interval(value, low, high) if np.isfinite(value) else "could not be run"
 
 
 def _checks(report: xr.Dataset) -> Table:
@@ -285,8 +276,7 @@ def save(result: xr.Dataset, output: Path) -> Path:
     """What took long, in a netCDF file of its own, before anything else can fail."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / "robustness.nc"
-    packed = {name: {"zlib": True} for name in ("correct", "hits", "survived")}
-    _storable(result).to_netcdf(path, engine="h5netcdf", encoding=packed)
+    write_dataset(result, path, packed=("correct", "hits", "survived"))
     return path
 
 
@@ -298,18 +288,13 @@ def write(found: Found, epsilons: Sequence[float], path: Path) -> Iterator[Path]
         "differences": found.differences,
         "checks": found.report,
     }
-    for name, one in groups.items():
-        _storable(one).to_netcdf(path, engine="h5netcdf", mode="a", group=name)
+    for name, summary in groups.items():
+        write_dataset(summary, path, group=name)
     yield path
     with plotting.style():
         for name, drawing in figures(found, epsilons):
             drawing.savefig(path.with_name(f"{name}.png"))
             yield path.with_name(f"{name}.png")
-
-
-def _storable(data: xr.Dataset) -> xr.Dataset:
-    """Lists of texts as one text, a line each, since a file cannot hold an empty list."""
-    return data.assign_attrs({name: "\n".join(value) for name, value in data.attrs.items() if isinstance(value, list)})
 
 
 def figures(found: Found, epsilons: Sequence[float]) -> Iterator[tuple[str, Figure]]:

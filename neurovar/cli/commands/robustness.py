@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from neurovar.cli._presenting import require_writable
 from neurovar.cli.commands.datasets import Jobs
 from neurovar.cli.commands.layers import Input, Model
 
@@ -66,7 +67,7 @@ def robustness(
     from neurovar.cli.commands import _robustness as evaluating
     from neurovar.cli.commands._console import say
 
-    evaluating.check_writable(output)
+    require_writable(output)
     networks, shape = evaluating.networks(model, noise or [], source or [], control or [], weights or [], input_)
     others = evaluating.independent_networks(model, independent or [], shape)
     if n_images is None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from neurovar.cli._presenting import progress, require_writable
 from neurovar.cli.quickstart import compute, inputs, page
 
 
@@ -21,14 +21,14 @@ def main(output: Path, *, quick: bool, require_real: bool, seed: int, n_jobs: in
     if n_jobs < 1 or seed < 0:
         raise ValueError(f"expected at least 1 job and a seed of at least 0, got {n_jobs} and {seed}")
     console = Console()
-    page.check_writable(output)
+    for folder in (output, output.absolute().parent):  # beside it, too: the page is made there and moved
+        require_writable(folder)
     found = inputs.load(require_real=require_real, seed=seed)
     for warning, reason in zip(found.warnings, found.reasons):
         console.print(f"[bold red]NOT REAL DATA[/]: {warning}:\n{escape(reason)}", highlight=False, soft_wrap=True)
     scale = compute.QUICK if quick else compute.FULL
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        results = compute.run(found, scale=scale, seed=seed, n_jobs=n_jobs, progress=progress)
+    with progress(console) as shown:
+        results = compute.run(found, scale=scale, seed=seed, n_jobs=n_jobs, progress=shown)
     options = ["--quick"] * quick + ["--require-real"] * require_real
     command = shlex.join(["neurovar", "quickstart", "--output", str(output), "--seed", str(seed), *options])
     written = page.write(output, found, results, scale=scale, seed=seed, command=command)

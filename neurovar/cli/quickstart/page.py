@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from neurovar import plotting
 from neurovar._provenance import provenance
 from neurovar.cli import report
+from neurovar.cli._presenting import require_writable, with_interval, write_dataset
 from neurovar.cli.quickstart.compute import EPSILON, RANKS, TRACE_PER_UNIT, Results, Scale
 from neurovar.cli.quickstart.inputs import N_UNITS, Inputs
 from neurovar.cli.report import Section
@@ -45,14 +46,15 @@ def write(output: Path, inputs: Inputs, results: Results, *, scale: Scale, seed:
             provenance=attrs,
         )
         for name, dataset in _datasets(results).items():
-            dataset.assign_attrs({**dataset.attrs, **attrs}).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+            write_dataset(dataset.assign_attrs({**dataset.attrs, **attrs}), folder / f"{name}.nc")
     return output / "index.html"
 
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
     """A folder beside `output` whose contents move into it when the block ends without an error, and else vanish."""
-    check_writable(output)
+    require_writable(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
         yield Path(staging)
         output.mkdir(exist_ok=True)
@@ -61,19 +63,6 @@ def staged(output: Path) -> Iterator[Path]:
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(item, target)
-
-
-def check_writable(output: Path) -> None:
-    """Raise a ValueError now if results could not be written to `output` later."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"expected a folder for the results, got a file: {output}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for folder in {output.parent, output} if output.exists() else {output.parent}:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-    except OSError as error:
-        raise ValueError(f"expected a folder that can be written, got {output}: {error.strerror}") from error
 
 
 def _cortex(inputs: Inputs) -> str:
@@ -207,24 +196,19 @@ def _select(data: xr.Dataset, noise: str, modification: str, strength: float) ->
 
 
 def _triple(data: xr.Dataset, name: str, *, signed: bool = False) -> str:
-    form = "+.2f" if signed else ".2f"
-    return f"{float(data[name]):{form}} [{float(data['low']):{form}}, {float(data['high']):{form}}]"
+    return with_interval(*(float(data[field]) for field in (name, "low", "high")), signed=signed)
 
 
 def _value(table: xr.Dataset, statistic: str, system: str) -> str:
     cell = table.sel(statistic=statistic, system=system)
-    return "undefined" if str(cell["reason"].item()) else _format(cell)
-
-
-def _format(cell: xr.Dataset) -> str:
-    return f"{float(cell['estimate']):.3g} [{float(cell['low']):.3g}, {float(cell['high']):.3g}]"
+    return "undefined" if str(cell["reason"].item()) else _triple(cell, "estimate")
 
 
 def comparison_table(table: xr.Dataset) -> pd.DataFrame:
     """Statistic × system: estimate and interval, or why there is none."""
     rows = {
         str(row["label"].item()): {
-            str(system): str(cell["reason"].item()) or _format(cell)
+            str(system): str(cell["reason"].item()) or _triple(cell, "estimate")
             for system in table["system"].values
             for cell in [row.sel(system=system)]
         }
