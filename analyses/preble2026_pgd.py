@@ -28,7 +28,7 @@ from neurovar import plotting, robustness, statistics
 from neurovar._provenance import provenance
 from neurovar.covariance import Covariance
 from neurovar.networks import Control, NoisyNetwork, halves, retrain, small_network, train
-from neurovar.noise import diagonal, isotropic
+from neurovar.noise import with_controls
 from neurovar.robustness import APGD, PGD, worst_case
 
 LAYER, EPSILON, TRACE_PER_UNIT, N_DRAWS, N_PREDICTIONS = "layer1", 0.1, 2.0, 20, 10
@@ -92,7 +92,8 @@ def _noises(
         clean, shifted = (torch.cat([front(x) for x in part]) for part in (images.split(250), attacked))
     noise = statistics.deviation_covariance(clean, shifted, statistics.Full(), ridge=1e-4)
     full = noise.scale_to(trace=TRACE_PER_UNIT * noise.n)
-    return {"full": full, "diagonal": diagonal(full), "isotropic": isotropic(full), "none": None}
+    controls = with_controls(full, rng=0, only=("diagonal", "isotropic"))  # neither draws anything
+    return {"full": full, "diagonal": controls["diagonal"], "isotropic": controls["isotropic"], "none": None}
 
 
 def tested(made: Mapping[str, Sequence[NoisyNetwork]], scale: Scale, *, seed: int, n_jobs: int) -> xr.Dataset:
