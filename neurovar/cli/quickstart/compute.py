@@ -1,25 +1,23 @@
 """What the quickstart measures: cortex beside network, then the small network under each noise."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import xarray as xr
 from rich.progress import Progress
-from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import nn
 
-import neurovar
 from neurovar import networks, robustness, statistics
 from neurovar.cli.quickstart.inputs import N_UNITS, Inputs
 from neurovar.covariance import Covariance
-from neurovar.networks import Control, NoisyNetwork, halves, modification, retrain, small_network, train
+from neurovar.networks import NoisyNetwork, Origin, modification
+from neurovar.noise import SignalRule, attacked, low_rank
 from neurovar.responses import align, center_repeats, drop_constant
-from neurovar.robustness import PGD
+from neurovar.robustness import PGD, Condition, Selection, Training
+from neurovar.statistics import LowRank
 
 LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
 MEASURED = (
@@ -33,7 +31,9 @@ MEASURED = (
 RANKS = (2, 20)
 TRACE_PER_UNIT = 2.0
 EPSILON = 0.1
-CONTROLS = ("diagonal", "isotropic", "rotated")
+CONTROLS = ("diagonal", "rotated")
+SHARED = ("none", "isotropic")
+"""Networks that are the same whatever the source of the noise: made once."""
 N_PREDICTIONS = 10
 MEASURE = f"ensemble of {N_PREDICTIONS}"
 MODIFICATIONS = ("gaussian_noise", "brightness", "motion_blur")
@@ -67,7 +67,7 @@ class Results:
 
     comparison: xr.Dataset
     noise_correlation: xr.DataArray
-    rule: neurovar.noise.SignalRule
+    rule: SignalRule
     correct: xr.DataArray
     accuracy: xr.Dataset
     differences: xr.Dataset
@@ -76,7 +76,7 @@ class Results:
 def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progress) -> Results:
     """Everything, in order. The same seed gives the same numbers, whatever `n_jobs`."""
     systems = record_systems(inputs, scale=scale, seed=seed, progress=progress)
-    with _bar(progress, "Statistics, with bootstrap intervals", len(systems)) as advance, _one_thread():
+    with _bar(progress, "Statistics, with intervals", len(systems)) as advance:
         table = statistics.compare(
             systems,
             statistics=MEASURED,
@@ -87,7 +87,7 @@ def run(inputs: Inputs, *, scale: Scale, seed: int, n_jobs: int, progress: Progr
             n_jobs=n_jobs,
             advance=advance,
         )
-        rule = neurovar.noise.SignalRule.fit(inputs.cortex)
+        rule = SignalRule.fit(inputs.cortex)
     table.attrs["constant_units_dropped"] = ", ".join(
         f"{name}: {len(system.attrs.get('dropped_units', ()))}" for name, system in systems.items()
     )
@@ -110,8 +110,11 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
     statistics.noise_correlation(inputs.cortex)  # a recording that will not do is refused before the long work
     cortex = inputs.cortex.isel(stimulus=slice(scale.n_stimuli))
     images = inputs.images.isel(stimulus=slice(scale.n_stimuli))
-    modified = [modification(name, strength) for name in MODIFICATIONS for strength in (1, 2)]
-    shown = {"clean": _unmodified} | {value.label: value for value in modified}
+    conditions: list[Condition] = [
+        robustness.Clean(),
+        *(modification(name, strength) for name in MODIFICATIONS for strength in (1, 2)),
+    ]
+    shown = {condition.label: condition for condition in conditions}
     with _bar(progress, "EfficientNet-Lite0 on the same images", len(images) * len(shown)) as advance:
         recorded = networks.record(
             networks.efficientnet_lite0(),
@@ -136,146 +139,93 @@ def _varying_units(layer: xr.DataArray, rng: np.random.Generator) -> xr.DataArra
     return varying.isel(unit=np.sort(rng.choice(varying.sizes["unit"], n_units, replace=False)))
 
 
-def _unmodified(images: Tensor, generator: torch.Generator) -> Tensor:
-    return images
-
-
 def transplant_and_test(
-    inputs: Inputs, rule: neurovar.noise.SignalRule, *, scale: Scale, seed: int, n_jobs: int, progress: Progress
+    inputs: Inputs, rule: SignalRule, *, scale: Scale, seed: int, n_jobs: int, progress: Progress
 ) -> xr.Dataset:
-    """What the small network, retrained under each noise, gets right: see `robustness.evaluate`."""
+    """What the small network gets right, retrained under each noise and its controls: see `robustness.evaluate`."""
     training = inputs.train.isel(stimulus=slice(scale.n_train))
     test = inputs.test.isel(stimulus=slice(scale.n_test))
+    images, labels = torch.tensor(training["images"].values), torch.tensor(training["labels"].values)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
-    with _bar(progress, "Small network: training, and the noise to give it", len(seeds)) as advance:
-        prepared = []
-        for each in _parallel(_prepare, [(training, inputs.cortex_name, rule, scale, s) for s in seeds], n_jobs):
-            prepared.append(each)
-            advance(1)
-    cells = [
-        (base, name, noise, control, training, test, scale, s)
-        for s, (base, noises) in zip(seeds, prepared)
-        for name, (noise, control) in noises.items()
+    tested: dict[str, list[NoisyNetwork]] = {}
+    with _bar(progress, "Small network: training, and retraining under noise", 3 * len(seeds)) as advance:
+        fresh = [networks.small_network(rng=s) for s in seeds]
+        bases = networks.train_many(fresh, images, labels, seeds=seeds, n_epochs=scale.n_epochs, n_jobs=n_jobs)
+        advance(len(seeds))
+        for base, training_seed in zip(bases, seeds):
+            base = base.eval().requires_grad_(False)
+            shown = training.isel(stimulus=slice(scale.n_attacked))
+            sources = {
+                "pgd": _pgd_noise(base, shown, scale, training_seed),
+                inputs.cortex_name.lower(): _cortical_noise(base, shown, rule, scale, training_seed),
+            }
+            for source, (noise, origin) in sources.items():
+                baselines = robustness.with_baselines(
+                    base,
+                    images,
+                    labels,
+                    layer=scale.noisy_layer,
+                    noise=noise.scale_to(trace=TRACE_PER_UNIT * noise.n),
+                    origin=origin,
+                    training=Training(n_epochs=scale.n_epochs, seed=training_seed),
+                    selection=Selection(CONTROLS if source != "pgd" else (*SHARED, *CONTROLS)),
+                    n_jobs=n_jobs,
+                )
+                for kind, network in baselines.items():
+                    name = {"full": source, **dict(zip(SHARED, SHARED))}.get(kind, f"{source}_{kind}")
+                    tested.setdefault(name, []).append(_of(network, "" if kind in SHARED else source))
+                advance(1)
+    conditions: list[Condition] = [
+        *(modification(kind, strength) for kind in MODIFICATIONS for strength in scale.strengths),
+        *(_attack(epsilon, scale) for epsilon in (EPSILON / 2, EPSILON)),
     ]
-    with _bar(progress, "Retraining under noise, modifications, attacks", len(cells)) as advance:
-        tested = []
-        for cell in _parallel(_test, cells, n_jobs):
-            tested.append(cell)
-            advance(1)
-    n_kinds = len(prepared[0][1])
-    rows = [xr.concat(tested[i : i + n_kinds], dim="noise") for i in range(0, len(tested), n_kinds)]
-    return xr.concat(rows, dim="seed", coords="minimal", compat="override").assign_coords(seed=seeds)
-
-
-def _prepare(
-    training: xr.Dataset, cortex: str, rule: neurovar.noise.SignalRule, scale: Scale, seed: int
-) -> tuple[nn.Sequential, dict[str, tuple[Covariance | None, Control | None]]]:
-    """A trained network, and the noises for it: none, isotropic, and each source with its controls, at one trace."""
-    images, labels = _tensors(training)
-    generator = torch.Generator().manual_seed(seed)
-    with _one_thread():
-        network = train(
-            small_network(rng=seed), images, labels, n_epochs=scale.n_epochs, generator=generator
-        ).requires_grad_(False)
-        sources = {
-            "pgd": _pgd_noise(network, images[: scale.n_attacked], labels[: scale.n_attacked], scale, generator),
-            cortex.lower(): _cortical_noise(network, training["images"][: scale.n_attacked], rule, scale, seed),
-        }
-        noises: dict[str, tuple[Covariance | None, Control | None]] = {"none": (None, None)}
-        for name, source in sources.items():
-            scaled = source.scale_to(trace=TRACE_PER_UNIT * source.n)
-            for kind, noise in neurovar.noise.with_controls(scaled, rng=seed, only=CONTROLS).items():
-                label = {"transplanted": name, "isotropic": "isotropic"}.get(kind, f"{name}_{kind}")
-                of = "" if kind == "isotropic" else name  # that of both sources, which have one trace
-                control = None if kind == "transplanted" else Control(kind, of=of, matched_by="trace")
-                noises[label] = (noise, control)
-    return network, noises
-
-
-def _pgd_noise(
-    network: nn.Sequential, images: Tensor, labels: Tensor, scale: Scale, generator: torch.Generator
-) -> Covariance:
-    """Covariance of the layer's response to PGD images about its response to the clean ones."""
-    attack, attacked_network = PGD(EPSILON, n_steps=scale.n_steps, n_restarts=1), NoisyNetwork(network, images=images)
-    batches = zip(images.split(100), labels.split(100))
-    attacked = torch.cat([attack(attacked_network, *batch, generator=generator) for batch in batches])
-    front, _ = halves(network, scale.noisy_layer)
-    return statistics.deviation_covariance(front(images), front(attacked), statistics.LowRank(scale.rank), ridge=1e-4)
-
-
-def _cortical_noise(
-    network: nn.Sequential, images: xr.DataArray, rule: neurovar.noise.SignalRule, scale: Scale, seed: int
-) -> Covariance:
-    """The noise that the layer would have if it followed from tuning as in cortex."""
-    tuning = networks.record(network, images, layers=[scale.noisy_layer], rng=seed)
-    return neurovar.noise.low_rank(rule.onto(tuning), rank=scale.rank)
-
-
-def _test(
-    base: nn.Sequential,
-    name: str,
-    noise: Covariance | None,
-    control: Control | None,
-    training: xr.Dataset,
-    test: xr.Dataset,
-    scale: Scale,
-    seed: int,
-) -> xr.Dataset:
-    """Retrain the base network under this noise and see what it gets right."""
-    images, labels = _tensors(training)
-    with _one_thread():
-        model = retrain(
-            base,
-            images,
-            labels,
-            layer=scale.noisy_layer,
-            noise=noise,
-            n_epochs=scale.n_epochs,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        noises = {} if noise is None else {scale.noisy_layer: noise}
-        network = NoisyNetwork(model, noises, images=images, control=control)
-        tested = robustness.evaluate(
-            {name: network},
+    n_cells = len(tested) * len(seeds) * (1 + len(conditions))
+    with _bar(progress, "Modifications and attacks", n_cells) as advance:
+        return robustness.evaluate(
+            tested,
             test["images"],
             test["labels"],
             seeds=[seed],
-            conditions=[
-                *(modification(kind, strength) for kind in MODIFICATIONS for strength in scale.strengths),
-                *(_attack(epsilon, scale) for epsilon in (EPSILON / 2, EPSILON)),
-            ],
+            conditions=conditions,
             draws=(1, N_PREDICTIONS),
+            n_jobs=n_jobs,
+            advance=advance,
         )
-    return tested.assign_coords(draw_seed=[0])  # one for each training seed: they count as one another's
 
 
 def _attack(epsilon: float, scale: Scale) -> PGD:
-    return PGD(epsilon, step=epsilon / 4, n_draws=scale.n_draws, n_steps=scale.n_steps, n_restarts=1)
+    return PGD(epsilon, n_steps=scale.n_steps, n_restarts=1, n_draws=scale.n_draws)
 
 
-def _tensors(data: xr.Dataset) -> tuple[Tensor, Tensor]:
-    return torch.tensor(data["images"].values), torch.tensor(data["labels"].values)
+def _pgd_noise(network: nn.Module, shown: xr.Dataset, scale: Scale, seed: int) -> tuple[Covariance, Origin]:
+    """Covariance of the layer's response to PGD images about its response to the clean ones."""
+    images, labels = torch.tensor(shown["images"].values), torch.tensor(shown["labels"].values)
+    source = attacked(
+        NoisyNetwork(network, images=images),
+        zip(images.split(100), labels.split(100)),
+        _attack(EPSILON, scale),
+        layers=[scale.noisy_layer],
+        structure=LowRank(scale.rank),
+        ridge=1e-4,
+        rng=seed,
+    )[scale.noisy_layer]
+    return source.noise, source.origin
 
 
-def _parallel(function: Callable, calls: Sequence[tuple], n_jobs: int) -> Iterator:
-    """The results in order; worker processes are new ones and end with the last call, which frees their memory."""
-    if n_jobs == 1:
-        yield from (function(*call) for call in calls)
-        return
-    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(function, *zip(*calls))
+def _cortical_noise(
+    network: nn.Module, shown: xr.Dataset, rule: SignalRule, scale: Scale, seed: int
+) -> tuple[Covariance, Origin]:
+    """The noise that the layer would have if it followed from tuning as in cortex."""
+    tuning = networks.record(network, shown["images"], layers=[scale.noisy_layer], rng=seed)
+    return low_rank(rule.onto(tuning), rank=scale.rank), Origin("signal_rule", of="recording")
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread a process: sums then do not depend on the number of workers, and workers do not compete."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+def _of(network: NoisyNetwork, source: str) -> NoisyNetwork:
+    """A control of the noise from this source; others as they are."""
+    if network.control is None:
+        return network
+    control = replace(network.control, of=source)
+    return network.with_noises(network.noises, origin=network.origin, control=control)
 
 
 @contextmanager
