@@ -33,7 +33,7 @@ TRACE_PER_UNIT = 2.0
 EPSILON = 0.1
 CONTROLS = ("diagonal", "rotated")
 SHARED = ("none", "isotropic")
-"""Networks that are the same whatever the source of the noise: made once."""
+"""Networks that are the same whatever the source of the noise: made once, and first in figures."""
 N_PREDICTIONS = 10
 MEASURE = f"ensemble of {N_PREDICTIONS}"
 MODIFICATIONS = ("gaussian_noise", "brightness", "motion_blur")
@@ -179,6 +179,7 @@ def transplant_and_test(
         *(modification(kind, strength) for kind in MODIFICATIONS for strength in scale.strengths),
         *(_attack(epsilon, scale) for epsilon in (EPSILON / 2, EPSILON)),
     ]
+    tested = {name: tested[name] for name in (*SHARED, *(name for name in tested if name not in SHARED))}
     n_cells = len(tested) * len(seeds) * (1 + len(conditions))
     with _bar(progress, "Modifications and attacks", n_cells) as advance:
         return robustness.evaluate(
