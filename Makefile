@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 QUICKSTART_FLAGS ?=
-TORCH_ONLY = --ignore-glob='tests/test_covariance*' --ignore-glob='neurovar/covariance*' --ignore-glob='tests/test_injection*' --ignore-glob='neurovar/injection*' --ignore-glob='tests/test_learning*' --ignore-glob='neurovar/learning*' --ignore-glob='tests/test_streaming*' --ignore-glob='neurovar/streaming*' --ignore-glob='tests/test_attacks*' --ignore-glob='neurovar/attacks*' --ignore-glob='tests/test_modifications*' --ignore-glob='neurovar/modifications*' --ignore-glob='tests/test_training*' --ignore-glob='neurovar/training*'
+TORCH_ONLY = --ignore=tests/covariance --ignore=neurovar/covariance --ignore=tests/networks/injection --ignore=neurovar/networks/injection --ignore=tests/networks/modifications --ignore=neurovar/networks/modifications --ignore=tests/networks/training --ignore=neurovar/networks/training --ignore=tests/noise/streaming --ignore=neurovar/noise/streaming --ignore=tests/robustness/attacks --ignore=neurovar/robustness/attacks
 FUZZ_FLAGS ?= --files 20000 --seed 0
 PIP_INSTALL = bin/python -m pip install -q --disable-pip-version-check
 
