@@ -28,6 +28,7 @@ _NO_IMAGES = (
     "in https://allen-brain-observatory.s3.amazonaws.com/visual-coding-neuropixels/ecephys-cache/"
     "natural_scene_templates/"
 )
+# It becomes part of an address in the file, so nothing with a slash or a dot may pass.
 STIMULUS = re.compile(r"natural_scenes|natural_movie_\w+|static_gratings|drifting_gratings\w*")
 ALLEN_FILTER = UnitFilter(quality="good", max_isi_violations=0.5, max_amplitude_cutoff=0.1, min_presence_ratio=0.95)
 """The units that AllenSDK itself keeps: its `UNIT_FILTER_DEFAULTS`."""

@@ -251,7 +251,7 @@ def _attrs(declaration: Declaration) -> dict[str, Any]:
 def _labelled(responses: xr.DataArray, coords: Mapping[str, np.ndarray], path: Path) -> xr.DataArray:
     """With a value of each coordinate for each unit."""
     n = responses.sizes["unit"]
-    rows = {"unit": np.arange(n)} | {name: row(path, name, found, n, "units") for name, found in coords.items()}
+    rows = {"unit": np.arange(n)} | {name: row(path, name, of_rows, n, "units") for name, of_rows in coords.items()}
     return responses.assign_coords({name: ("unit", of_units) for name, of_units in rows.items()})
 
 
@@ -292,13 +292,13 @@ def _edges(declaration: Declaration) -> np.ndarray:
 
 def _from_array(declaration: Declaration, lazy: bool) -> xr.DataArray:
     path, name, dims = declaration.path, declaration.responses, tuple(declaration.dims)
-    values: np.ndarray | OnDisk = OnDisk.found(path, name, dims) if lazy else whole(path, name, dims)
+    values: np.ndarray | OnDisk = OnDisk.located(path, name, dims) if lazy else whole(path, name, dims)
     n_bins = values.shape[-1] if "time" in dims else 0
     ids = np.arange(values.shape[0])
     if declaration.stimulus:
         noun = "presentations" if "presentation" in dims else "stimuli"
-        found = row(path, declaration.stimulus, field_of(path, declaration.stimulus), len(ids), noun)
-        ids = ids_of(path, declaration.stimulus, found)
+        of_rows = row(path, declaration.stimulus, field_of(path, declaration.stimulus), len(ids), noun)
+        ids = ids_of(path, declaration.stimulus, of_rows)
     if "presentation" in dims:
         responses = values.arranged(ids) if isinstance(values, OnDisk) else arrange(values, ids)
     else:

@@ -21,6 +21,7 @@ from neurovar_datasets._registry.brainio_assemblies import ASSEMBLIES, Assembly
 
 from neurovar.responses import flatten, from_responses, mark, to_responses, validate
 
+# Laboratories name these coordinates differently; the first that an assembly has is taken.
 SUBJECTS = ("subject", "animal", "monkey", "subject_id")
 AREAS = ("area", "region")
 
@@ -188,6 +189,8 @@ def _check_padding(path: AnyPath, table: xr.DataArray) -> None:
     if ids is not None and ids.dims == ("presentation",):
         counts = pd.Series(ids.values).value_counts()
         n_trials = len(counts) * int(counts.max())
+    # Repeats are padded to the stimulus with most: ids 1…n with one repeated n times need n² trials
+    # of room.
     n_bytes = 8 * n_trials * (table.size // table.sizes["presentation"])
     expect(n_bytes <= limit, path, "stimulus_id", f"at most {limit} bytes when padded", n_bytes)
 

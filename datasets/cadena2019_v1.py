@@ -159,14 +159,14 @@ def images(*, session: str = ALL, path: AnyPath | None = None) -> xr.DataArray:
     ...
     ValueError: expected a file cadena_ploscb_data.npz at the path given, found none at nowhere.npz
     """
-    found = find(FILE, path=path)
-    shown = _read_responses(found, session)
-    pixels = numbers(found, "images", _arrays(found, ["images"])["images"], ndim=3)
+    place = find(FILE, path=path)
+    shown = _read_responses(place, session)
+    pixels = numbers(place, "images", _arrays(place, ["images"])["images"], ndim=3)
     positions = shown["position"].values
-    expect(positions.max() < len(pixels), found, "images", f"over {positions.max()} images", len(pixels))
+    expect(positions.max() < len(pixels), place, "images", f"over {positions.max()} images", len(pixels))
     pixels = pixels[positions]
     in_range = bool((pixels >= 0).all() and (pixels <= WHITE).all())
-    expect(in_range, found, "images", f"pixels from 0 to {WHITE}", "others")
+    expect(in_range, place, "images", f"pixels from 0 to {WHITE}", "others")
     return xr.DataArray(
         np.divide(pixels[:, None], WHITE, dtype=np.float32),
         dims=("stimulus", "channel", "row", "column"),
@@ -179,6 +179,8 @@ def images(*, session: str = ALL, path: AnyPath | None = None) -> xr.DataArray:
 def _arrays(path: Path, names: list[str]) -> dict[str, Any]:
     """The arrays of these names from a .npz or .mat file; a ValueError that explains for a pickle."""
     with path.open("rb") as stream:
+        # Told by content too: the published file is a pickle, and a renamed one must not reach a
+        # reader.
         pickled = stream.read(1) == PICKLE_START or path.suffix in (".pkl", ".pickle")
     if pickled:
         raise ValueError(
@@ -226,6 +228,8 @@ def _responses(path: Path, content: dict[str, Any]) -> np.ndarray:
     expect(finite, path, "responses", "finite responses of 0 or more, or NaN", "infinite or negative ones")
     n_repeats = integers(path, "repetitions", content["repetitions"])
     expect(len(n_repeats) == values.shape[2], path, "repetitions", f"{values.shape[2]} units", len(n_repeats))
+    # The array is padded to the unit with most repeats; a value past a unit's own number is a
+    # misread axis.
     beyond = np.arange(len(values))[:, None] >= n_repeats
     more = int((present.any(axis=1) & beyond).sum())
     expect(more == 0, path, "responses", "no more repeats of a unit than in repetitions", f"{more} more")

@@ -89,5 +89,7 @@ def load(split: str, *, size: int = 28) -> xr.Dataset:
 
 def _interpolation(size: int) -> np.ndarray:
     """Weights (size, 8) of linear interpolation between pixel centres, constant beyond the outermost."""
+    # Pixel i of `size` covers [i, i + 1)·8/size of the 8 source pixels; − 0.5 goes from edges to
+    # centres.
     centres = np.clip((np.arange(size) + 0.5) * SIDE / size - 0.5, 0, SIDE - 1)
     return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(SIDE)))

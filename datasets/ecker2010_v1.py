@@ -172,6 +172,7 @@ def _read_session(path: Path, session: str) -> xr.DataArray:
         record = _record(path, mat(path, ["data"])["data"], session)
         spikes = numbers(path, "spikes", struct_field(path, record, "spikes"), ndim=4)
         expect(spikes.size <= MAX_COUNTS, path, "spikes", f"at most {MAX_COUNTS} counts", f"shape {spikes.shape}")
+        # The file has (unit, stimulus, time, repeat), in MATLAB's order of axes.
         values = counts(path, "spikes", spikes.transpose(1, 3, 0, 2)).astype(np.float32)
         n_stimuli, _, n_units, n_bins = values.shape
         start, width = _bins(path, struct_field(path, record, "times"), n_bins)
@@ -210,6 +211,7 @@ def _bins(path: Path, times: Any, n_bins: int) -> tuple[np.ndarray, float]:
     width = float(centre[1] - centre[0]) if n_bins > 1 else 0.0
     same = width > 0 and np.allclose(np.diff(centre), width, rtol=1e-6)
     expect(same, path, "times", "centres of bins of the same width", f"{centre[:5]} …")
+    # Times are centres in ms; the convention wants the start of each bin in s.
     return (centre - width / 2) / 1000, width / 1000
 
 

@@ -215,6 +215,8 @@ class _Tree:
         return npy_member(self.path, self.archive, f"{self.prefix}{name}")
 
     def _inside(self, name: str) -> Path:
+        # Resolved first: a link in an unpacked folder could make any readable .npy of the user part
+        # of the data.
         place = (self.path / name).resolve()
         inside = place.is_relative_to(self.path.resolve())
         expect(inside, self.path, name, "a file in this folder", "a link out of it")
@@ -224,14 +226,16 @@ class _Tree:
 @contextmanager
 def _open(path: Path) -> Iterator[_Tree]:
     if path.is_dir():
+        # lstat, not stat: a link counts as itself and cannot raise the limit by the size of its
+        # target.
         n_bytes = sum(entry.lstat().st_size for entry in path.rglob("*.npy"))
         yield _Tree(path, None, "", size_limit(n_bytes))
         return
     tiers = "meta/trials/tiers.npy"
     with open_zip(path) as archive:
-        found = [name for name in archive.namelist() if f"/{name}".endswith(f"/{tiers}")]
-        expect(len(found) == 1, path, tiers, "one file of this name", f"{len(found)}")
-        yield _Tree(path, archive, found[0].removesuffix(tiers), size_limit(path.stat().st_size))
+        places = [name for name in archive.namelist() if f"/{name}".endswith(f"/{tiers}")]
+        expect(len(places) == 1, path, tiers, "one file of this name", f"{len(places)}")
+        yield _Tree(path, archive, places[0].removesuffix(tiers), size_limit(path.stat().st_size))
 
 
 def _located(file: File, path: AnyPath | None) -> Path:

@@ -27,6 +27,7 @@ from neurovar_datasets._registry.stringer2019_sessions import session as _sessio
 from neurovar.responses import arrange
 
 N_COMPONENTS = 32  # of spontaneous activity, removed in the published analyses
+# Pixels of a degree each: 68 of height, 270 around the mouse over three screens; 8-bit grey.
 ROWS, COLUMNS, WHITE = 68, 270, 255
 
 
@@ -165,11 +166,11 @@ def spontaneous(*, session: str, path: AnyPath | None = None) -> xr.DataArray:
     """
     recording = _session(session)
     file = recording.files[0]
-    found = find(file, path=path)
-    (activity,), cells = _read_fields(found, ["spont"])
+    place = find(file, path=path)
+    (activity,), cells = _read_fields(place, ["spont"])
     if not activity.size:
-        raise ValueError(f"{found}: expected spontaneous activity in stim.spont, got none of this session")
-    values = _of_cells(found, "stim.spont", activity, cells)
+        raise ValueError(f"{place}: expected spontaneous activity in stim.spont, got none of this session")
+    values = _of_cells(place, "stim.spont", activity, cells)
     return xr.DataArray(
         values,
         dims=("time", "unit"),
@@ -264,6 +265,7 @@ def preprocess(responses: xr.DataArray, spontaneous: xr.DataArray | None) -> xr.
     >>> preprocess(recorded, None).values.round(3).tolist()
     [[[-1.0], [1.0]]]
     """
+    # Padding of stimuli with fewer repeats is NaN in every cell and must not enter the means.
     present = responses.notnull().all("unit").values
     values = responses.values[present].astype(np.float64)
     if spontaneous is None:
@@ -299,6 +301,8 @@ def _leading_directions(activity: np.ndarray) -> np.ndarray:
     """The leading right singular vectors (unit, component) of (time, unit), from the smaller of the two products."""
     from scipy.linalg import eigh
 
+    # With A = U S Vᵀ, A Aᵀ = U S² Uᵀ and Aᵀ U = V S: the smaller product gives V as well, after a
+    # QR that removes the scale.
     wide = activity.shape[0] < activity.shape[1]
     product = activity @ activity.T if wide else activity.T @ activity
     _, vectors = eigh(product, subset_by_index=(len(product) - N_COMPONENTS, len(product) - 1))
@@ -343,8 +347,8 @@ def _red(path: Path, n_cells: int) -> np.ndarray | None:
     flags = struct_fields(path, "stat", ["redcell"]).get("redcell")
     if flags is None:
         return None
-    each = len(flags) == n_cells and all(flag.size == 1 for flag in flags)
-    expect(each, path, "stat.redcell", f"one number for each of the {n_cells} cells in med", "others")
+    complete = len(flags) == n_cells and all(flag.size == 1 for flag in flags)
+    expect(complete, path, "stat.redcell", f"one number for each of the {n_cells} cells in med", "others")
     values = np.concatenate(flags, axis=None)
     expect(np.isin(values, (0, 1)).all(), path, "stat.redcell", "0 or 1", np.unique(values)[:5])
     return values.astype(bool)
@@ -384,6 +388,8 @@ def _grey_screen(ids: np.ndarray, n_stimuli: int) -> int:
 def _whole(path: Path, values: np.ndarray) -> np.ndarray:
     """Which presentations have a value of every cell."""
     with np.errstate(over="ignore", invalid="ignore"):
+        # NaN or infinity in any cell makes the sum so; an overflow of finite values is cleared
+        # below. One pass without a mask as large as the data.
         whole = np.isfinite(values.sum(axis=1))
     others = values[~whole]
     expect(not np.isinf(others).any(), path, "stim.resp", "finite responses or NaN", "infinity")
@@ -404,6 +410,7 @@ def _directions(
         same = (directions[order] == directions[first][:, None]) | (order < 0)
         expect(same.all(), path, "stim.ori", "one direction for each stimulus", "several")
         return {"direction": ("stimulus", directions[first])}
+    # The list may or may not have an entry for the grey screen, whose id is the last.
     of_ids = ids.max() - 1 <= len(directions) <= ids.max()
     expected = f"a direction for each of {len(ids)} presentations or {ids.max()} ids"
     expect(of_ids and ids[first].max() <= len(directions), path, "stim.ori", expected, len(directions))

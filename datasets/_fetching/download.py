@@ -12,7 +12,10 @@ from typing import Any
 from neurovar_datasets._fetching.hashes import BLOCK, as_recorded, check, content_hash, hash_record
 from neurovar_datasets._fetching.source import CorruptDataError, File
 
+# Seconds without a byte before a download counts as broken off. What came of a file with a known
+# hash stays for the next try.
 STALL_TIMEOUT = 30.0
+# A disk filled to the last byte breaks other programs, the one with the user's results among them.
 SPARE_BYTES = 64 << 20
 
 
@@ -31,10 +34,13 @@ def download(file: File, target: Path, offline_timeout: float) -> None:
     reach(file.url, offline_timeout)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
+        # Read under the lock: a process that was first may just have recorded the hash.
         known = as_recorded(file, target)
         name = file.url if known == file else f"{file.url} (its first hash is in {hash_record(target)})"
         if _already_there(known, target):
             return
+        # Under another name until checked: a file at `target` is whole, even if the process
+        # dies in between.
         part = target.with_name(f"{target.name}.part")
         _receive_checked(known, part, name, (offline_timeout, STALL_TIMEOUT))
         if not known.hash:
@@ -57,6 +63,7 @@ def _receive_checked(file: File, part: Path, name: str, timeout: tuple[float, fl
         _receive(file, part, start, timeout)
         check(part, file, name=name)
     except CorruptDataError:
+        # A part of another version can never become right: begin again from nothing, but only once.
         part.unlink(missing_ok=True)
         if not start:
             raise
@@ -67,6 +74,8 @@ def _receive(file: File, part: Path, start: int, timeout: tuple[float, float]) -
     """Ask for the bytes from `start` on; a server may send all."""
     import requests
 
+    # A transfer that the server compresses has other byte positions than the file, so no Range
+    # would fit.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(file.url, headers=headers, stream=True, timeout=timeout) as response:
         if start and response.status_code == 416:

@@ -8,6 +8,8 @@ from neurovar_datasets._fetching.download import download
 from neurovar_datasets._fetching.hashes import as_recorded, check
 from neurovar_datasets._fetching.source import AnyPath, CorruptDataError, DataUnavailableError, File
 
+# Seconds: without a network a user should learn soon what to do, not after the minutes that DNS can
+# take.
 OFFLINE_TIMEOUT = 4.0
 
 
@@ -42,6 +44,8 @@ def find(
         return _checked(_given(file, Path(path)), file)
     places = _places(file)
     for place in places:
+        # The first copy decides even if it is corrupt: falling through would hide that the user's
+        # own copy is damaged.
         if place.is_file():
             return _checked(place, file)
     return _cached(file, places, offline_timeout)
@@ -88,23 +92,25 @@ def _checked(path: Path, file: File) -> Path:
 
 def _cached(file: File, places: Sequence[Path], offline_timeout: float) -> Path:
     cached = cache_path(file)
-    found = "nothing there"
+    problem = "nothing there"
     if cached.is_file():
         try:
             return _checked(cached, file)
         except CorruptDataError as error:
-            found = str(error)
+            problem = str(error)
     try:
         if file.by_hand:
+            # An OSError, as a failed download is: both end in the same message of where was
+            # searched.
             raise FileNotFoundError(file.by_hand)
         download(file, cached, offline_timeout)
     except OSError as error:
-        raise DataUnavailableError(_nowhere(file, [*places, cached], found, error)) from error
+        raise DataUnavailableError(_nowhere(file, [*places, cached], problem, error)) from error
     return cached
 
 
-def _nowhere(file: File, searched: Sequence[Path], found: str, error: OSError) -> str:
-    lines = [f"\n  {place}: nothing there" for place in searched[:-1]] + [f"\n  {searched[-1]}: {found}"]
+def _nowhere(file: File, searched: Sequence[Path], problem: str, error: OSError) -> str:
+    lines = [f"\n  {place}: nothing there" for place in searched[:-1]] + [f"\n  {searched[-1]}: {problem}"]
     if file.by_hand:
         return (
             f"expected {file.path} on this machine, got it nowhere:{''.join(lines)}\n"

@@ -42,6 +42,7 @@ class File:
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.path)
+        # A path with ".." would write a download outside of the cache.
         if path.is_absolute() or not path.name or ".." in path.parts:
             raise ValueError(f"expected the path of a file below a data folder, got {self.path!r}")
         if self.hash and not re.fullmatch(HASH, self.hash):

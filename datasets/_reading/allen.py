@@ -28,9 +28,13 @@ SHOWN = "stimulus/presentation"
 DFF = "processing/ophys/DfOverF"
 ROIS = "processing/ophys/ImageSegmentation/PlaneSegmentation"
 PLANES = "general/optophysiology"
+# AllenSDK tags each invalid interval with what failed; a probe's name as a tag concerns only its
+# own units.
 TAGS = ("stimulus", "all_probes")  # invalid times with these concern every unit
 NO_FRAME = (-1, 2**32 - 1)  # DANDI 000728 keeps frames without a sign
+# What the NWB writers of the Allen Institute put where a blank sweep has no parameter.
 NO_NUMBER = ("", "N/A", "null", "nan")
+# The tables that the conversion cut have this many rows or fewer; whole ones have about 6000.
 MAX_TRUNCATED = 3
 TEMPLATES = "stimulus/templates"
 SCENE = "NaturalScene"
@@ -43,6 +47,8 @@ PARAMETERS = {
     "phase": ("phase",),
     "contrast": ("contrast",),
 }
+# Columns that AllenSDK writes to the table of units; a file may lack some, and only those there
+# become coordinates.
 METRICS = (
     "quality",
     "snr",
@@ -165,27 +171,28 @@ class Units:
 
 def is_imaging(hdf5: Hdf5) -> bool:
     """Whether a file is of the 2-photon recordings, not of those with probes."""
-    found = [name for name in (UNITS, DFF) if hdf5.has(name)]
-    expect(len(found) == 1, hdf5.name, f"{UNITS} or {DFF}", "one of them", found or "neither")
-    return found == [DFF]
+    fields = [name for name in (UNITS, DFF) if hdf5.has(name)]
+    expect(len(fields) == 1, hdf5.name, f"{UNITS} or {DFF}", "one of them", fields or "neither")
+    return fields == [DFF]
 
 
 def presentations(hdf5: Hdf5, stimulus: str) -> Presentations:
     """What was shown of `stimulus`, and when."""
     place = f"{stimulus} presentations"
     if is_imaging(hdf5):
-        found = _shown_in_imaging(hdf5, stimulus)
+        fields = _shown_in_imaging(hdf5, stimulus)
     else:
-        found = _table(hdf5, "intervals", f"{stimulus}_presentations")
-    by_time = np.argsort(found["start_time"], kind="stable")
-    found = {name: values[by_time] for name, values in found.items()}
-    blank, parameters = _frames(hdf5, place, found) if "frame" in found else _gratings(hdf5, place, found)
+        fields = _table(hdf5, "intervals", f"{stimulus}_presentations")
+    # Tables are by block of stimuli; `presentation` must count in time for analyses of slow drift.
+    by_time = np.argsort(fields["start_time"], kind="stable")
+    fields = {name: values[by_time] for name, values in fields.items()}
+    blank, parameters = _frames(hdf5, place, fields) if "frame" in fields else _gratings(hdf5, place, fields)
     expect(not blank.all(), hdf5.name, place, "one that is not blank", f"{len(blank)}, all blank")
     conditions = np.stack([values[~blank] for values in parameters.values()], axis=1)
     distinct, position = np.unique(conditions, axis=0, return_inverse=True)
     coords = dict(zip(parameters, distinct.T))
     ids = [stimulus_id(stimulus, dict(zip(parameters, values))) for values in distinct]
-    onset, stop = found["start_time"][~blank], found["stop_time"][~blank]
+    onset, stop = fields["start_time"][~blank], fields["stop_time"][~blank]
     return Presentations(onset, stop, position.ravel(), {"stimulus": np.array(ids)} | coords)
 
 
@@ -205,16 +212,16 @@ def _table(hdf5: Hdf5, group: str, name: str) -> dict[str, np.ndarray]:
     present = names(hdf5, f"{group}/{name}")
     gratings = {theirs: ours for ours, known in PARAMETERS.items() for theirs in known if theirs in present}
     wanted = {"frame": "frame"} if name.startswith("natural") else gratings
-    found = intervals(hdf5, name, columns=list(wanted), group=group)
-    return {wanted.get(column, column): values for column, values in found.items()}
+    fields = intervals(hdf5, name, columns=list(wanted), group=group)
+    return {wanted.get(column, column): values for column, values in fields.items()}
 
 
 def _shown_in_imaging(hdf5: Hdf5, stimulus: str) -> dict[str, np.ndarray]:
     """Gratings are in a table; of scenes and movies there is for each frame when it was shown, not until when."""
     if not stimulus.startswith("natural"):
-        found = _table(hdf5, SHOWN, stimulus)
-        _refuse_truncated(hdf5, stimulus, len(found["id"]))
-        return found
+        fields = _table(hdf5, SHOWN, stimulus)
+        _refuse_truncated(hdf5, stimulus, len(fields["id"]))
+        return fields
     series = f"{SHOWN}/{stimulus}_stimulus"
     frame, onset = (hdf5.array(f"{series}/{name}", ndim=1) for name in ("data", "timestamps"))
     expect(onset.shape == frame.shape, hdf5.name, f"{series}/timestamps", f"shape {frame.shape}", onset.shape)
@@ -228,16 +235,17 @@ def _refuse_truncated(hdf5: Hdf5, stimulus: str, n_rows: int) -> None:
     expect(not truncated, hdf5.name, f"{SHOWN}/{stimulus}", "about 6000 presentations", f"{n_rows}: {why}")
 
 
-def _frames(hdf5: Hdf5, place: str, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    given = numbers(hdf5.name, f"{place}: frame", found["frame"]).astype(np.float64)
+def _frames(hdf5: Hdf5, place: str, fields: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    # A blank has the frame −1, NaN or, where the column is unsigned, 2^32 − 1.
+    given = numbers(hdf5.name, f"{place}: frame", fields["frame"]).astype(np.float64)
     frame = integers(hdf5.name, f"{place}: frame", np.where(np.isnan(given), -1, given))
     blank = np.isin(frame, NO_FRAME)
     expect((frame[~blank] >= 0).all(), hdf5.name, f"{place}: frame", "frames from 0 on, or -1", frame.min(initial=0))
     return blank, {"frame": frame}
 
 
-def _gratings(hdf5: Hdf5, place: str, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    numeric = {name: _as_numbers(found[name]) for name in PARAMETERS if name in found and _is_numeric(found[name])}
+def _gratings(hdf5: Hdf5, place: str, fields: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    numeric = {name: _as_numbers(fields[name]) for name in PARAMETERS if name in fields and _is_numeric(fields[name])}
     expect("orientation" in numeric, hdf5.name, f"{place}: orientation", "a column of numbers", sorted(numeric))
     blank = np.isnan(numeric["orientation"])
     given = {name: values for name, values in numeric.items() if not np.isnan(values[~blank]).all()}
@@ -319,12 +327,12 @@ def _labelled(
 
 def _units(hdf5: Hdf5, units: UnitFilter, span: tuple[np.ndarray, np.ndarray]) -> Units:
     present = names(hdf5, UNITS)
-    found = unit_columns(hdf5, columns=[*(name for name in METRICS if name in present), "peak_channel_id"])
-    channel = found.pop("peak_channel_id")
-    found["area"], found["probe"], failing = _places(hdf5, channel)
-    failing |= units.failing(hdf5.name, found)
+    fields = unit_columns(hdf5, columns=[*(name for name in METRICS if name in present), "peak_channel_id"])
+    channel = fields.pop("peak_channel_id")
+    fields["area"], fields["probe"], failing = _places(hdf5, channel)
+    failing |= units.failing(hdf5.name, fields)
     unobserved = unobserved_units(observed(hdf5, np.arange(len(channel)), *span), len(channel))
-    return _kept(hdf5, failing | {"not observed during most presentations": unobserved}, found)
+    return _kept(hdf5, failing | {"not observed during most presentations": unobserved}, fields)
 
 
 def _places(hdf5: Hdf5, peak_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -333,6 +341,8 @@ def _places(hdf5: Hdf5, peak_channel: np.ndarray) -> tuple[np.ndarray, np.ndarra
     area, probe = (_texts(hdf5.name, f"{ELECTRODES}/{name}", electrodes[name]) for name in ("location", "group_name"))
     channel = integers(hdf5.name, f"{UNITS}/peak_channel_id", peak_channel)
     expect(len(electrodes["id"]) > 0, hdf5.name, ELECTRODES, "at least one", "none")
+    # Ids of channels are unique over all probes but need not be in order. The % keeps an id past the last in
+    # range; it is then found not to match.
     order = np.argsort(electrodes["id"])
     at = order[np.searchsorted(electrodes["id"], channel, sorter=order) % len(order)]
     unknown = {"peak channel is not among the electrodes": electrodes["id"][at] != channel}
@@ -344,14 +354,14 @@ def _texts(place: str, field: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _kept(hdf5: Hdf5, failing: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> Units:
-    ids = found["id"]
+def _kept(hdf5: Hdf5, failing: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray]) -> Units:
+    ids = fields["id"]
     rows = np.flatnonzero(~np.any(list(failing.values()), axis=0))
     if not len(rows):
         counts = ", ".join(f"{reason}: {int(out.sum())}" for reason, out in failing.items() if out.any())
         raise ValueError(f"{hdf5.name}: expected units that pass the filters, got none of {len(ids)} ({counts})")
     left_out = "; ".join(f"{reason}: {', '.join(map(str, ids[out]))}" for reason, out in failing.items() if out.any())
-    coords = {"unit" if name == "id" else name: values[rows] for name, values in found.items()}
+    coords = {"unit" if name == "id" else name: values[rows] for name, values in fields.items()}
     return Units(rows, coords, left_out)
 
 
@@ -379,6 +389,8 @@ def _means(hdf5: Hdf5, data: np.ndarray, times: np.ndarray, edges: np.ndarray) -
         raise ValueError(
             f"{hdf5.name}: expected an imaging frame in every bin, got bins without (at {rate:.3g} frames/s)"
         )
+    # Sums up to each frame, so that a bin costs one difference; float64, as float32 sums lose
+    # digits over 10^5 frames.
     total = np.zeros((len(times) + 1, data.shape[1]))
     np.cumsum(data, axis=0, dtype=np.float64, out=total[1:])
     return (np.diff(total[at], axis=1) / n_frames[:, :, None]).transpose(0, 2, 1)

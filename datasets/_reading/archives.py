@@ -9,12 +9,16 @@ import numpy as np
 from neurovar_datasets._fetching.source import AnyPath
 from neurovar_datasets._reading.refusals import expect, reading, size_limit
 
+# Of bzip2 and LZMA members zipfile may unpack past the declared size in one call; no writer of .npz
+# uses them.
 PLAIN_ZIP = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def npy(path: AnyPath, *, lazy: bool = False) -> np.ndarray:
     """The array of a .npy file; with `lazy` a read-only memory map of it."""
     with reading(path):
+        # A memory map never unpickles: an object array is refused by NumPy here, so no code of the
+        # file runs.
         array = _of_some_bytes(path, "", np.lib.format.open_memmap(path, mode="r"))
         return array if lazy else np.array(array)
 
@@ -43,6 +47,8 @@ def open_zip(path: AnyPath) -> Iterator[zipfile.ZipFile]:
     with archive:
         limit, total = size_limit(Path(path).stat().st_size), 0
         for info in archive.infolist():
+            # The sum counts, not each member: overlapping members ("zip bombs") are all small by
+            # themselves.
             total += info.file_size
             expect(info.compress_type in PLAIN_ZIP, path, info.filename, "deflate", f"method {info.compress_type}")
             expect(total <= limit, path, info.filename, f"members of at most {limit} bytes", f"{total} or more")

@@ -17,6 +17,7 @@ from neurovar_datasets._reading.hdf5 import Hdf5, open_hdf5
 from neurovar_datasets._reading.refusals import expect, reading
 
 VARIABLE = "data"
+# Fewer names than netCDF allows: a slash would make a group, and blanks separate the names of coordinates.
 NAME = re.compile(r"\w[^\s/]*")
 # Attributes that mean something to the netCDF convention or to xarray, which would decode the values by them.
 RESERVED_ATTRS = {"_FillValue", "coordinates", "dtype", "scale_factor", "add_offset", "missing_value", "grid_mapping"}
@@ -38,6 +39,7 @@ def write(path: Path, table: xr.DataArray) -> None:
         raise ValueError(f"expected a path in a folder that exists, got {path}")
     dataset = _dataset(table)
     compression = {name: {"zlib": True, "complevel": 4} for name in dataset.data_vars}
+    # Written beside the target, so that the rename is on one disk and therefore atomic.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compression)
@@ -137,6 +139,8 @@ def _read_root(file: Hdf5) -> xr.DataArray:
     from xarray.backends import H5NetCDFStore
 
     # dims without a name are then refused as any of other names
+    # The handle that was checked is passed on: opened again by its path, the file could be another
+    # by then.
     root = h5netcdf.File(file.file, "r", phony_dims="access", decode_vlen_strings=True)
     with xr.open_dataarray(H5NetCDFStore(root), decode_times=False) as table:
         return table.load()

@@ -33,7 +33,7 @@ class OnDisk:
     dtype: np.dtype
 
     @classmethod
-    def found(cls, path: Path, name: str, dims: tuple[str, ...]) -> "OnDisk":
+    def located(cls, path: Path, name: str, dims: tuple[str, ...]) -> "OnDisk":
         with _opened(path, name) as values:
             shape, dtype = values.shape[:: _step(path)], values.dtype
         _check_axes(path, name, dims, shape)
@@ -180,7 +180,7 @@ def _from_mat(path: Path, name: str) -> np.ndarray:
 
     variable, *inner = name.split(".")
     with reading(path):
-        there = [of_one[0] for of_one in whosmat(str(path))]
+        there = [entry[0] for entry in whosmat(str(path))]
     expect(variable in there, path, name, "a variable of this name", f"{there[:20]}")
     content = mat(path, [variable])[variable]
     for part in inner:

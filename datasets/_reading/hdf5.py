@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 MAX_TEXTS = 1_000_000
 TEXT_BLOCK = MAX_EXPANSION  # no text is longer than the file, so a block of texts is no longer than the limit
+# Soft links may point to each other in a circle; HDF5's own default (nlinks) is 16 as well.
 MAX_LINKS = 16
+# H5Z_FILTER_DEFLATE of the HDF5 library.
 GZIP_FILTER = 1
+# Deflate codes at most 258 bytes in 2 bits: 258 · 8 / 2 = 1032.
 MAX_DEFLATE = 1032  # bytes that one byte of deflate can become
 DEFLATE_BLOCK = 1 << 20
+# Seconds; archives such as DANDI redirect to storage that can take long to answer first.
 REMOTE_TIMEOUT = 30.0
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -31,6 +35,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def is_hdf5(path: AnyPath) -> bool:
     """Whether a file is HDF5, as MATLAB 7.3 files are (behind a header of 512 bytes)."""
     with Path(path).open("rb") as stream:
+        # HDF5 allows a user block before the signature, of 512 bytes or a power of two times that;
+        # MATLAB uses 512.
         start = stream.read(512 + len(SIGNATURE))
     return SIGNATURE in (start[: len(SIGNATURE)], start[512:])
 
@@ -50,10 +56,13 @@ class Hdf5:
         with reading(self.name, field):
             item = self.item_at(field)
             expect(isinstance(item, h5py.Dataset), self.name, field, "a dataset", type(item).__name__)
+            # Either would let a downloaded file show the content of any other file that the user
+            # can read.
             outside = bool(item.external) or item.is_virtual
             expect(not outside, self.name, field, "data in this file", "data in another file")
             plain = item.dtype.kind in "biufS" or h5py.check_string_dtype(item.dtype) is not None
             expect(plain, self.name, field, "numbers or text", f"dtype {item.dtype}")
+            # HDF5 allocates whole chunks: a dataset of one value can have a chunk of gigabytes.
             n_values = max(item.size or 0, math.prod(item.chunks or ()))
             n_bytes = n_values * item.dtype.itemsize
             expect(n_bytes <= self.limit, self.name, field, f"at most {self.limit} bytes", f"{n_bytes} ({item.shape})")
@@ -118,6 +127,8 @@ class Hdf5:
             members = list(item) if isinstance(item, h5py.Group) else []
             if part not in members:
                 raise _AbsentError(f"{self.name}: {field}: expected to be there, got {members[:20]} in {item.name}")
+            # Asked of the link, not of its target: h5py would open another file to resolve an
+            # external link.
             link = item.get(part, getlink=True)
             expect(not isinstance(link, h5py.ExternalLink), self.name, field, "data in this file", "a link out of it")
             if isinstance(link, h5py.SoftLink):
@@ -135,6 +146,7 @@ class Hdf5:
 
         plist = item.id.get_create_plist()
         filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+        # gzip within gzip multiplies: 1032 times 1032 bytes of one, past what is counted below.
         expect(len(filters) == len(set(filters)), self.name, field, "each filter once", f"filters {filters}")
         unknown = [number for number in filters if not h5py.h5z.filter_avail(number)]
         expect(not unknown, self.name, field, "a filter that this HDF5 library has", f"filters {unknown}")
@@ -144,6 +156,8 @@ class Hdf5:
         item.id.chunk_iter(chunks.append)
         declared, applied = math.prod(item.chunks) * item.dtype.itemsize, 1 << filters.index(GZIP_FILTER)
         for chunk in chunks:
+            # Chunks too small to become a bomb are not unpacked twice; a bit in the mask says that
+            # a filter was skipped.
             if chunk.size * MAX_DEFLATE > self.limit and not chunk.filter_mask & applied:
                 size = _unpacked_size(item.id.read_direct_chunk(chunk.chunk_offset)[1], declared)
                 expect(size <= declared, self.name, field, f"chunks of {declared} bytes", "more when unpacked")
@@ -200,6 +214,8 @@ def _remote(url: str) -> Any:
         raise ValueError(f"{url}: expected the package remfile (pip install 'neurovar[nwb]'), found none") from error
     try:
         reach(url, OFFLINE_TIMEOUT)
+        # A server that ignores Range would send the whole file, gigabytes, for each small
+        # read.
         first = requests.get(url, headers={"Range": "bytes=0-0"}, stream=True, timeout=REMOTE_TIMEOUT)
         first.close()
         first.raise_for_status()

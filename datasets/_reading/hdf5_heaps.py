@@ -8,6 +8,8 @@ import io
 import struct
 from typing import BinaryIO
 
+# HDF5 File Format Specification, III.E "Global Heap": signature, version 1, three reserved bytes,
+# then the size.
 SIGNATURE = b"GCOL\x01\0\0\0"
 MAX_METADATA = 1 << 20  # HDF5 reads the start of each heap by itself, 4 KiB at first
 
@@ -28,10 +30,13 @@ class HeapChecked:
     def read(self, size: int = -1) -> bytes:
         start = self._file.tell()
         data = self._file.read(size)
+        # Numbers that spell the signature by chance are checked too and could be refused: 8 bytes
+        # make that unlikely.
         at = data.find(SIGNATURE) if len(data) <= MAX_METADATA else -1
         while at >= 0:
             self._check(start + at)
             at = data.find(SIGNATURE, at + 1)
+        # The check moved the file; HDF5 expects it behind what it read.
         self._file.seek(start + len(data))
         return data
 
@@ -50,6 +55,7 @@ class HeapChecked:
         at = 16
         while at + 16 <= size:
             number, n_bytes = struct.unpack("<H6xQ", self._header(address + at))
+            # Objects are padded to 8 bytes; the size of the unused rest counts its header already.
             step = 16 + (n_bytes + 7) // 8 * 8 if number else n_bytes
             if step < 16 or at + step > size:
                 raise ValueError(f"heap of texts at byte {address}: object {number} has {n_bytes} bytes")

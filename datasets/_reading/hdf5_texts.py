@@ -15,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import h5py
 
+# H5Z_FILTER_DEFLATE and H5Z_FILTER_SHUFFLE, the only filters that common writers put on texts.
 GZIP, SHUFFLE = 1, 2
 LENGTH_BYTES = INDEX_BYTES = 4
 
@@ -28,6 +29,7 @@ def text_lengths(path: Path, item: "h5py.Dataset") -> np.ndarray:
     """
     import h5py
 
+    # The superblock of each file says how wide its addresses are, mostly 8 bytes.
     address_bytes, _ = item.file.id.get_create_plist().get_sizes()
     element = LENGTH_BYTES + address_bytes + INDEX_BYTES
     layout = item.id.get_create_plist().get_layout()
@@ -53,10 +55,10 @@ def _contiguous(path: Path, item: "h5py.Dataset", n_bytes: int) -> bytes:
 def _chunks(item: "h5py.Dataset", n_bytes: int, element: int) -> list[bytes]:
     plist = item.id.get_create_plist()
     filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-    found: list = []
-    item.id.chunk_iter(found.append)
+    chunks: list = []
+    item.id.chunk_iter(chunks.append)
     unfiltered = []
-    for info in found:
+    for info in chunks:
         skipped, raw = item.id.read_direct_chunk(info.chunk_offset)
         unfiltered.append(_unfiltered(skipped, raw, filters, n_bytes, element))
     return unfiltered
@@ -67,8 +69,11 @@ def _unfiltered(skipped: int, raw: bytes, filters: list[int], n_bytes: int, elem
         if skipped >> number & 1:
             continue
         if code == GZIP:
+            # Bounded by the size of the chunk, so that no bomb goes off in the check itself.
             raw = zlib.decompressobj().decompress(raw, n_bytes)
         elif code == SHUFFLE:
+            # Shuffle stores all first bytes of the elements, then all second ones: a transpose
+            # undoes it.
             raw = np.frombuffer(raw, dtype=np.uint8).reshape(element, -1).T.tobytes()
         else:
             raise ValueError(f"expected texts packed by gzip, got filter {code}")

@@ -19,15 +19,29 @@ import numpy as np
 from neurovar_datasets._fetching.source import AnyPath
 from neurovar_datasets._reading.refusals import expect, reading, size_limit
 
+# Of a level-5 file: 116 bytes of text, 8 of subsystem offset, 2 of version, then "IM" or "MI", the
+# byte order.
 HEADER = 128
 HEAD = 1 << 12  # bytes of a variable that have its name
 BLOCK = 1 << 17  # larger ones are slower to allocate
+# The types of elements that stand at the top of a file: miMATRIX and miCOMPRESSED of "MAT-File
+# Format", table 1-1.
 MATRIX, COMPRESSED = 14, 15
+# Array classes, the lowest byte of the array flags (mxCELL_CLASS and so on). 16 and 17, function
+# handles and new objects, are not in the published table: they are the numbers that scipy.io.matlab
+# uses.
 CELL, STRUCT, OBJECT, SPARSE, FUNCTION, OPAQUE = 1, 2, 3, 5, 16, 17
+# A flag of the second byte of the array flags: a second element with the imaginary parts follows.
 COMPLEX = 1 << 11
 DATA_TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # integers, floats, UTF
+# Values are counted as doubles, which is the most that loadmat makes of a number, whatever type it
+# was stored in.
 ITEM_BYTES = 8
+# loadmat calls itself for each level of cells; at some thousand levels the C stack overflows and
+# Python dies with it.
 MAX_DEPTH = 100
+# An empty cell takes 8 bytes in a file but a Python object of over 100 in memory, so cells are
+# counted, not only bytes.
 MAX_CELLS = 1 << 19
 MAX_FIELDS = 1 << 12
 
@@ -52,8 +66,11 @@ def vetted(path: Path, names: Collection[str], limit: int) -> str | io.BytesIO:
     CorruptDataError : if a variable takes more than `limit` bytes, or has too many or too deeply nested cells.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # A level-5 file begins with text, so none of its first four bytes is 0; that is how the
+        # format tells the two apart.
         if 0 in content[:4]:
             return str(path)  # version 4 neither compresses nor nests
+        # The writer stores the 16-bit number "MI": read byte by byte, "IM" means little-endian.
         order = "<" if content[HEADER - 2 : HEADER] == b"IM" else ">"
         wanted = [variable for variable in _variables(content, order) if variable.name in names]
         if any(variable.compressed for variable in wanted):
@@ -72,6 +89,8 @@ def _variables(content: Content, order: str) -> Iterator[_Variable]:
         stop = start + 8 + n_bytes
         head = content[start : min(stop, start + HEAD)]
         if kind == COMPRESSED:
+            # The name stands in the first few dozen bytes: unpacking only these lets other
+            # variables of the file be of any size.
             head = zlib.decompressobj().decompress(head[8:], HEAD)
         yield _Variable(_Place(head, order, 0).header().name, kind == COMPRESSED, start, stop)
         start = stop
@@ -88,6 +107,8 @@ def _unpacked(path: Path, content: Content, order: str, variables: list[_Variabl
                 small = copy.tell() <= limit
                 expect(small, path, variable.name, f"at most {limit} bytes when unpacked", "more")
         with copy.getbuffer() as unpacked:
+            # The length inside of the compressed element is the writer's claim; loadmat must see
+            # what really came.
             struct.pack_into(f"{order}I", unpacked, start + 4, len(unpacked) - start - 8)
             _follow(_Place(unpacked, order, start), path, variable.name, limit)
     copy.seek(0)
@@ -103,12 +124,16 @@ def _blocks(content: Content, variable: _Variable) -> Iterator[bytes]:
         packed = content[at : min(at + BLOCK, variable.stop)]
         while packed:
             yield unpacker.decompress(packed, BLOCK)
+            # A bounded `decompress` keeps what it has not read yet; without this loop the rest of
+            # the block would be lost.
             packed = unpacker.unconsumed_tail
     yield unpacker.flush()
 
 
 def _follow(place: "_Place", path: Path, name: str, limit: int) -> None:
     """Go through a variable as loadmat will, whatever lengths the elements declare for what is inside of them."""
+    # A list in place of recursion: this walk must not overflow on the very files that it is there
+    # to refuse.
     to_come, n_cells, n_values = [1], 0, 0  # matrices to come at each depth
     with reading(path, name):
         while to_come and n_cells <= MAX_CELLS and n_values * ITEM_BYTES <= limit and len(to_come) <= MAX_DEPTH:
@@ -144,6 +169,8 @@ class _Place:
         kind, n_bytes = struct.unpack_from(f"{self.order}II", self.content, self.at)
         if kind != MATRIX:
             raise ValueError(f"expected a matrix at byte {self.at}, got an element of type {kind}")
+        # An empty matrix may be a tag alone, as MATLAB writes cells that were never set: there is
+        # no header to read.
         if n_bytes == 0:
             self.at += 8
             return 0, 0
@@ -156,14 +183,20 @@ class _Place:
             return header.n_values * self._n_fields(), header.n_values
         if header.kind == CELL:
             return header.n_values, 0
+        # A sparse matrix has rows, column starts and values; any other array one element; complex
+        # ones one more.
         self._elements((3 if header.kind == SPARSE else 1) + header.is_complex)
         return 0, header.n_values
 
     def header(self) -> _Header:
         """What the header of the matrix here says."""
+        # Past the tag of the matrix (8 bytes) and the tag of the flags (8); the flags themselves
+        # take 8 more.
         (flags,) = struct.unpack_from(f"{self.order}I", self.content, self.at + 16)
         self.at += 24
         shape = (1, 1) if flags & 0xFF == OPAQUE else self._integers()
+        # scipy indexes the shape unchecked: a text without dims ends the process, a negative dim
+        # asks for a huge array.
         if len(shape) < 2 or min(shape) < 0:
             raise ValueError(f"expected a shape of two dims or more, got {shape}")
         name = self._data().decode("latin1")
@@ -191,6 +224,8 @@ class _Place:
     def _element(self) -> tuple[int, int]:
         """Where the data of the element here start and stop."""
         kind, n_bytes = struct.unpack_from(f"{self.order}II", self.content, self.at)
+        # scipy looks the type up in a C table without bounds: an unknown one reads memory that is
+        # not its own.
         if kind & 0xFFFF not in DATA_TYPES:
             raise ValueError(f"expected data at byte {self.at}, got an element of type {kind & 0xFFFF}")
         self.at += 8

@@ -9,9 +9,14 @@ import numpy as np
 from neurovar_datasets._reading.hdf5 import Hdf5
 from neurovar_datasets._reading.refusals import expect, integers
 
+# In MATLAB 7.3 a cell is an object reference of 8 bytes to a dataset in the group #refs#, with an
+# object header of its own.
 CELL_BYTES = 100  # of a cell, at least: 8 for the reference, the rest for what it refers to
 INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+# The attribute MATLAB_class that MATLAB writes to each dataset; "" is of a file that other programs
+# wrote.
 PLAIN = {"", "double", "single", "logical", "char", "cell", *INTEGERS}
+# The contents of such objects lie in a subsystem of the file that MathWorks does not document.
 REMEDY = "save it as numbers or as a cell array of texts (double, cellstr, posixtime)"
 
 
@@ -62,6 +67,8 @@ def _references(path: Path, file: Hdf5, field: str) -> np.ndarray:
     expect(is_cell_array, path, field, "a cell array", item)
     most = path.stat().st_size // CELL_BYTES
     n_cells = _n_bytes(item) // item.dtype.itemsize
+    # A compressed dataset of equal references is tiny on disk but expands to one Python object a
+    # cell.
     expect(0 < n_cells <= most, path, field, f"1 to {most} cells", f"shape {item.shape}")
     _expect_inside(path, file, field, item)
     return np.asarray(item[()])
@@ -78,6 +85,7 @@ def _expect_inside(path: Path, file: Hdf5, field: str, item: Any) -> None:
 
 def characters(path: Path, field: str, codes: np.ndarray) -> np.ndarray:
     """The rows of a matrix of characters, which MATLAB pads to one width; `codes` has the dims of MATLAB."""
+    # MATLAB 7.3 keeps characters as UTF-16 code units in uint16 datasets, one matrix for all rows.
     expect(codes.ndim == 2 and codes.dtype == np.uint16, path, field, "rows of characters", codes.dtype)
     return np.array([row.tobytes().decode("utf-16-le").rstrip() for row in np.ascontiguousarray(codes, "<u2")])
 
@@ -86,6 +94,8 @@ def cell_texts(path: Path, file: Hdf5, field: str) -> np.ndarray:
     """The texts of a cell array that has one in each cell, a flat array of str in MATLAB's order."""
 
     def text(cell: Any) -> np.ndarray:
+        # HDF5 cannot store what has a dim of 0: MATLAB writes the shape in place of the values and
+        # sets this attribute.
         if cell.attrs.get("MATLAB_empty", 0):
             return np.array([""])
         expect(matlab_class(cell) == "char", path, field, "cells of one text each", f"a {matlab_class(cell)}")
@@ -109,6 +119,7 @@ def dense(path: Path, field: str, sparse: tuple[np.ndarray, ...], n_rows: int, l
     expect(bool(whole), path, field, "columns that hold all values", f"{len(values)} values, columns to {starts[-1]}")
     inside = ((rows >= 0) & (rows < n_rows)).all()
     expect(bool(inside), path, field, f"rows from 0 to {n_rows - 1}", "others")
+    # Compressed sparse columns: values `starts[j]` to `starts[j + 1]` belong to column j.
     matrix = np.zeros(shape, dtype=values.dtype)
     matrix[rows, np.repeat(np.arange(shape[1]), np.diff(starts))] = values
     return matrix

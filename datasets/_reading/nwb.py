@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import h5py
 
 UNITS = "units"
+# Where the NWB 2 schema puts the table of electrodes; `units` lies at the root of a file.
 ELECTRODES = "general/extracellular_ephys/electrodes"
+# 128 MiB of float64: large enough for few requests to a server, small enough for any machine.
 READ_BLOCK = 1 << 24  # values
 
 
@@ -61,16 +63,16 @@ def intervals(
         If the table is not there (the message lists those that are), or not of this form.
     """
     place = f"{group}/{name}"
-    found = table(hdf5, place, columns=None if columns is None else [*times, *columns])
+    fields = table(hdf5, place, columns=None if columns is None else [*times, *columns])
     for field in times:
-        expect(field in found, hdf5.name, f"{place}/{field}", "a column of times", f"columns {sorted(found)}")
-        found[field] = numbers(hdf5.name, f"{place}/{field}", found[field]).astype(np.float64)
-        finite = np.isfinite(found[field]).all()
+        expect(field in fields, hdf5.name, f"{place}/{field}", "a column of times", f"columns {sorted(fields)}")
+        fields[field] = numbers(hdf5.name, f"{place}/{field}", fields[field]).astype(np.float64)
+        finite = np.isfinite(fields[field]).all()
         expect(finite, hdf5.name, f"{place}/{field}", "finite times", "NaN or infinity")
     if len(times) == 2:
-        backward = int((found["stop_time"] < found["start_time"]).sum())
+        backward = int((fields["stop_time"] < fields["start_time"]).sum())
         expect(backward == 0, hdf5.name, f"{place}/stop_time", "no stop before its start", f"{backward} of them")
-    return found
+    return fields
 
 
 def table(hdf5: Hdf5, group: str, *, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -79,11 +81,11 @@ def table(hdf5: Hdf5, group: str, *, columns: Sequence[str] | None = None) -> di
     By default columns that are ragged, have more dims, or refer to other objects are left out.
     """
     ids = integers(hdf5.name, f"{group}/id", hdf5.array(f"{group}/id", ndim=1))
-    found = {"id": unique(hdf5.name, f"{group}/id", ids)}
+    fields = {"id": unique(hdf5.name, f"{group}/id", ids)}
     for name in _plain_columns(hdf5, group) if columns is None else columns:
-        found[name] = column(hdf5, f"{group}/{name}")
-        expect(len(found[name]) == len(ids), hdf5.name, f"{group}/{name}", f"{len(ids)} rows", len(found[name]))
-    return found
+        fields[name] = column(hdf5, f"{group}/{name}")
+        expect(len(fields[name]) == len(ids), hdf5.name, f"{group}/{name}", f"{len(ids)} rows", len(fields[name]))
+    return fields
 
 
 def names(hdf5: Hdf5, group: str) -> list[str]:
@@ -131,11 +133,15 @@ def text(hdf5: Hdf5, field: str) -> str:
 
 def ragged_bounds(hdf5: Hdf5, field: str, n_rows: int) -> np.ndarray:
     """Where each row of the ragged column at `field` starts and, last, where all end: (n_rows + 1,)."""
+    # A VectorIndex of HDMF has for each row where it ends in the flat data; it starts where the one
+    # before ends.
     index = f"{field}_index"
     ends = integers(hdf5.name, index, hdf5.array(index, ndim=1))
     n_values = hdf5.dataset(field).size
     bounds = np.concatenate([[0], ends])
     expect(len(ends) == n_rows, hdf5.name, index, f"{n_rows} rows", len(ends))
+    # A decreasing index would give slices from the end of the data: spikes of other units without
+    # any error.
     expect((np.diff(bounds) >= 0).all(), hdf5.name, index, "an index that never decreases", "one that does")
     expect(bounds[-1] <= n_values, hdf5.name, index, f"an index within the {n_values} values", bounds[-1])
     return bounds
@@ -171,6 +177,7 @@ def outside_invalid_times(
     """
     if not hdf5.has("intervals/invalid_times"):
         return np.ones(len(first), dtype=bool)
+    # The NWB 2 convention for spans that no analysis should use: lost frames, a probe that moved.
     invalid = intervals(hdf5, "invalid_times", columns=())
     relevant = np.ones(len(invalid["id"]), dtype=bool)
     if tags is not None:

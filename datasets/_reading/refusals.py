@@ -52,9 +52,12 @@ def integers(path: AnyPath, field: str, values: object) -> np.ndarray:
     """`values` as a flat array of int64; floats must be whole, as MATLAB writes integers."""
     array = numbers(path, field, values).ravel()
     if array.dtype.kind == "f":
+        # Beyond 2^53 not every integer has a double, so a whole float need not be the integer that
+        # was meant.
         whole = bool(np.all((np.abs(array) < 2**53) & (np.floor(array) == array)))
         expect(whole, path, field, "whole numbers", "fractions, NaN or infinity")
     if array.dtype == np.uint64:
+        # The cast to int64 would wrap around to negative ids without a word.
         expect(not np.any(array > MAX_INT64), path, field, f"integers up to {MAX_INT64}", "larger ones")
     return array.astype(np.int64)
 
@@ -63,6 +66,7 @@ def counts(path: AnyPath, field: str, values: object, *, ndim: int | None = None
     """`values` as spike counts: whole, not negative; NaN where a trial is absent."""
     array = numbers(path, field, values, ndim=ndim)
     if array.dtype.kind == "f":
+        # NaN marks absent trials and is no fault; of the others a fraction means rates, not counts.
         present = array[~np.isnan(array)]
         expect(bool(np.all(np.floor(present) == present)), path, field, "whole spike counts", "fractions")
         expect(not np.isinf(present).any(), path, field, "finite spike counts", "infinity")

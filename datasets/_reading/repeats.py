@@ -4,7 +4,9 @@ import numpy as np
 from neurovar_datasets._fetching.source import AnyPath
 from neurovar_datasets._reading.refusals import expect
 
+# Below 16 million values (64 MiB as float32) padding harms nobody, however uneven the repeats are.
 MAX_VALUES = 1 << 24
+# Real recordings stay below this; a file with one id n times and n others once would need n² room.
 MAX_PADDING = 4
 
 

@@ -53,8 +53,8 @@ def assert_same(responses: xr.DataArray, expected: dict[str, list[list[float]]])
     """Each stimulus has these repeats (of one value a unit), and no others."""
     assert set(responses["stimulus"].values) == set(expected)
     for stimulus, repeats in expected.items():
-        found = responses.sel(stimulus=stimulus).dropna("repeat").transpose("repeat", "unit", ...)
-        np.testing.assert_allclose(found.values, np.array(repeats), rtol=1e-6, atol=1e-12)
+        actual = responses.sel(stimulus=stimulus).dropna("repeat").transpose("repeat", "unit", ...)
+        np.testing.assert_allclose(actual.values, np.array(repeats), rtol=1e-6, atol=1e-12)
 
 
 def scene_onsets(nwb: pynwb.NWBFile) -> dict[str, list[float]]:

@@ -37,10 +37,10 @@ def test_columns_are_those_that_pynwb_reads(path: Path) -> None:
                 _nwb.intervals(hdf5, "natural_scenes_presentations"),
             ),
         }
-    for expected, found in tables.values():
-        assert found.pop("id").tolist() == expected.index.tolist()
-        assert set(found) == set(expected.columns) - {"spike_times", "group"}
-        for name, values in found.items():
+    for expected, actual in tables.values():
+        assert actual.pop("id").tolist() == expected.index.tolist()
+        assert set(actual) == set(expected.columns) - {"spike_times", "group"}
+        for name, values in actual.items():
             np.testing.assert_array_equal(values, expected[name].to_numpy())
 
 
@@ -50,8 +50,8 @@ def test_spike_times_are_those_that_pynwb_reads(path: Path, rows: list[int]) -> 
         units = io.read().units
         times = _nwb.spike_times(hdf5, rows)
         assert len(times) == len(rows)
-        for row, found in zip(rows, times):
-            np.testing.assert_array_equal(found, units["spike_times"][row])
+        for row, actual in zip(rows, times):
+            np.testing.assert_array_equal(actual, units["spike_times"][row])
 
 
 def test_spike_times_are_the_same_in_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
