@@ -11,6 +11,8 @@ import pytest
 from servers import Server, running
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist already uses every core
+# Worker processes import what the tests import.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 RECORDING = "cowley2023_v4/responses_210325.npy"
 TORCHVISION_SCHEMAS = (

@@ -11,6 +11,7 @@ from ._recording import plot_recording as plot_recording
 from ._recording import plot_signal_noise as plot_signal_noise
 from ._recording import plot_variance as plot_variance
 from ._robustness import VERDICT_COLUMNS as VERDICT_COLUMNS
+from ._robustness import plain_figure as plain_figure
 from ._robustness import plot_convergence as plot_convergence
 from ._robustness import plot_honesty as plot_honesty
 from ._robustness import plot_noise_by_test as plot_noise_by_test

@@ -246,6 +246,18 @@ def _write(ax: Axes, x: float, y: float, text: str, **look: Any) -> None:
 def plain_figure(value: float) -> str:
     """A number for people, without a power of ten.
 
+    Parameters
+    ----------
+    value : float
+        Any number.
+
+    Returns
+    -------
+    str
+        Three digits, thousands separated; "–" for what is not finite.
+
+    Examples
+    --------
     >>> [plain_figure(value) for value in (5000.0, 0.0, 0.01234, 1234.5, float("nan"))]
     ['5,000', '0', '0.0123', '1,234', '–']
     """

@@ -18,6 +18,7 @@ from .baselines._making import Selection as Selection
 from .baselines._making import Training as Training
 from .baselines._matching import Match as Match
 from .baselines._matching import match_clean_accuracy as match_clean_accuracy
+from .certificates._certificates import Sampling as Sampling
 from .certificates._certificates import certified_accuracy as certified_accuracy
 from .certificates._certificates import certify as certify
 from .certificates._certificates import certify_layer as certify_layer

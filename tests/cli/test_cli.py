@@ -67,7 +67,7 @@ def with_other_stimuli(given: inputs.Inputs) -> inputs.Inputs:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_repeats, "at least 3 repeats"),
+        (without_repeats, "at least 2 repeats"),
         (with_silent_unit, "only NaN for 1 unit"),
         (with_constant_unit, "zero noise variance"),
         (with_small_images, "expected images"),

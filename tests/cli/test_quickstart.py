@@ -9,7 +9,6 @@ from neurovar_datasets import DataUnavailableError
 
 from neurovar.cli.quickstart import compute, inputs, main, page
 
-pytestmark = pytest.mark.xdist_group("quickstart")  # one process: they share a report
 TINY = compute.Scale(20, 2, 300, 1, 2, 150, 8, 1, (1,), n_draws=2, noisy_layer="layer2", rank=16)
 
 

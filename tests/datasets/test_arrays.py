@@ -79,7 +79,7 @@ def test_trials_of_nwb_are_put_in_the_order_of_time(tmp_path: Path) -> None:
     by_picture = np.argsort(content["fields"]["picture"], kind="stable")
     content["fields"] |= {name: content["fields"][name][by_picture] for name in ("picture", "start_time")}
     by_condition = fixture.load(fixture.write(tmp_path, content))
-    xr.testing.assert_identical(by_condition.drop_attrs(), sorted_by_time.drop_attrs())
+    xr.testing.assert_equal(by_condition, sorted_by_time)
 
 
 def test_a_trial_of_nwb_without_a_stop_is_read(tmp_path: Path) -> None:

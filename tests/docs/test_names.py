@@ -1,4 +1,4 @@
-"""README and docs name what there is, and nothing that there is not; `conftest.py` at the root runs their code."""
+"""README and docs name what there is, and nothing that there is not; `test_code.py` runs their code."""
 
 import importlib
 import inspect

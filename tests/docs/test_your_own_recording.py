@@ -1,4 +1,4 @@
-"""The how-to page's commands run, and its ten lines are ten; `conftest.py` at the root runs its Python."""
+"""The how-to page's commands run, and its ten lines are ten; `test_code.py` runs its Python."""
 
 import re
 import shlex

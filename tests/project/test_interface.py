@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ CHECKS = {
     "GL08": "no docstring",
     "PR01": "a parameter without description",
     "PR02": "a description of a parameter that there is not",
-    "PR03": "parameters in another order",
     "PR04": "a parameter without a type",
     "PR07": "a parameter without a description",
     "PR10": "no space before the colon",
@@ -49,6 +49,9 @@ def test_a_public_docstring_is_whole(name: str) -> None:
     if not callable(value) or not hasattr(value, "__doc__") or not hasattr(value, "__module__"):
         pytest.skip("a constant")
     report = numpydoc.validate(name)
+    if isinstance(value, type) and issubclass(value, BaseException | Enum):
+        assert value.__doc__  # these have neither parameters of their own nor anything to show
+        return
     problems = [f"{code}: {text}" for code, text in report["errors"] if code in CHECKS]
     assert problems == []
     assert not re.search(r"\bas for `|^Args:", value.__doc__ or "", re.MULTILINE), "describe every parameter in full"

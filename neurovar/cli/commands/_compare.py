@@ -8,8 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-import neurovar
-from neurovar import plotting
+from neurovar import plotting, statistics
 from neurovar._provenance import provenance
 from neurovar.cli._presenting import with_interval, write_dataset
 from neurovar.cli.commands import _recordings as opening
@@ -91,20 +90,20 @@ def measured(
 ) -> xr.Dataset:
     """The table; without ranks, it has no statistic that needs them."""
     given = {"ranks"} if ranks else set()
-    statistics = [
+    computed = [
         statistic
-        for statistic in neurovar.statistics.STATISTICS.values()
+        for statistic in statistics.STATISTICS.values()
         if statistic.by_default and given.issuperset(statistic.lacks)
     ]
-    return neurovar.statistics.compare(
-        systems, statistics=statistics, ranks=ranks, match=match, n_resamples=n_resamples, rng=seed, n_jobs=jobs
+    return statistics.compare(
+        systems, statistics=computed, ranks=ranks, match=match, n_resamples=n_resamples, rng=seed, n_jobs=jobs
     )
 
 
 def matched(systems: Mapping[str, xr.DataArray], over: Sequence[str], seed: int) -> dict[str, xr.DataArray]:
     """One of the matched subsamples, for figures."""
-    subsample = neurovar.statistics.match(systems, over=over, n_subsamples=1, rng=seed)[0]
-    return {name: one for name, one in subsample.items() if isinstance(one, xr.DataArray)}
+    subsample = statistics.match(systems, over=over, n_subsamples=1, rng=seed)[0]
+    return {name: system for name, system in subsample.items() if isinstance(system, xr.DataArray)}
 
 
 def show(table: xr.Dataset) -> None:
@@ -162,7 +161,7 @@ def matrices(systems: dict[str, xr.DataArray]) -> Figure:
     n_rows = -(-len(systems) // n_columns)
     drawing, axes = plotting.figure(n_rows, n_columns, width=2.4 * n_columns, height=2.2 * n_rows)
     for (name, system), ax in zip(systems.items(), axes.flat):
-        matrix = neurovar.statistics.noise_correlation(system, zscore=bool(repeat_counts(system).max() > 2))
+        matrix = statistics.noise_correlation(system, zscore=bool(repeat_counts(system).max() > 2))
         by = next((label for label in ("area", "layer") if len(np.unique(system.coords.get(label, []))) > 1), None)
         plotting.plot_correlation_matrix(matrix.rename("noise_correlation"), ax, by=by)
         ax.set_title(name, loc="left")
@@ -173,7 +172,7 @@ def matrices(systems: dict[str, xr.DataArray]) -> Figure:
 
 def write(table: xr.Dataset, systems: dict[str, xr.DataArray], stem: Path, *, seed: int) -> tuple[Path, Path, Path]:
     """The figures and the results."""
-    profiles = neurovar.statistics.profiles(systems, rng=seed)
+    profiles = statistics.profiles(systems, rng=seed)
     summary, correlations, results = (stem.with_name(stem.name + end) for end in (".png", "_matrices.png", ".nc"))
     with plotting.style():
         plotting.plot_comparison(table, profiles).savefig(summary)

@@ -9,8 +9,7 @@ import neurovar_datasets
 import xarray as xr
 from neurovar_datasets import is_hdf5
 
-import neurovar
-from neurovar.responses import sum_time
+from neurovar.responses import open_zarr, sum_time
 
 Window = tuple[float, float]
 
@@ -83,7 +82,7 @@ def open_path(path: Path, *, window: Window | None = None, as_it_is: bool = Fals
         raise UsageError(f"expected a path, or the name of a source ({known}), got {str(path)!r}")
     match path.suffix.lower():
         case ".zarr":
-            responses = neurovar.responses.open_zarr(path)
+            responses = open_zarr(path)
         case ".toml":
             responses = _declared(path) if as_it_is else neurovar_datasets.arrays.load(path)
         case ".nc":

@@ -20,7 +20,7 @@ from neurovar.cli.commands import _tables as tables
 from neurovar.cli.commands._console import console, printable, say
 from neurovar.cli.commands.layers import open_network
 from neurovar.networks import MODIFICATIONS, Control, Modification, NoisyNetwork, Origin, modification
-from neurovar.plotting._robustness import plain_figure
+from neurovar.plotting import plain_figure
 from neurovar.robustness import Attack
 
 Norm = Literal["linf", "l2"]

@@ -99,14 +99,14 @@ def convert(
     window: Window = None,
 ) -> None:
     """Write a recording to Zarr, without loss, so that it opens at once even if it is larger than memory."""
-    import neurovar
     from neurovar.cli.commands import _recordings as opening
     from neurovar.cli.commands._console import say, shape, size
+    from neurovar.responses import save
 
     if output.suffix != ".zarr":
         raise ValueError(f"expected an output that ends in .zarr, got {output}")
     responses = opening.open_recording(what, session=session, window=window, as_it_is=True)
-    neurovar.responses.save(responses, output)
+    save(responses, output)
     written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     say(f"Wrote {output}: {shape(responses)}, {responses.dtype}, {size(responses.nbytes)} as {size(written)} on disk")
 

@@ -170,15 +170,38 @@ def adversarial_train(
 
     Parameters
     ----------
-    attack : (network, images, labels, generator=…) → images, such as `robustness.PGD(0.1, n_steps=10, n_restarts=1)`;
-        the network is a `NoisyNetwork` without noise.
-    ratio : in (0, 1].
+    model : torch.nn.Module
+        Images → logits. The one given stays as it is.
+    images : torch.Tensor
+        (image, channel, row, column), in [0, 1].
+    labels : torch.Tensor
+        int64 (image,).
+    attack : Attack
+        Called as (network, images, labels, generator=…) → images, such as `robustness.PGD(0.1, n_steps=10)`; the
+        network is a `NoisyNetwork` without noise.
+    ratio : float
+        The fraction of every batch, in (0, 1].
+    n_epochs : int
+        Passes over the images.
+    batch_size : int, optional
+        Images in a step.
+    learning_rate : float, optional
+        Adam's.
+    generator : torch.Generator
+        Source of the order of images and of the attack's draws.
+    advance : callable, optional
+        Called with 1 after every epoch, for a progress bar.
 
-    Others as for `train`.
+    Returns
+    -------
+    torch.nn.Module
+        A trained copy, in evaluation mode.
 
     Raises
     ------
-    ValueError : for a ratio outside (0, 1], an attack that returns images of another shape, as `train`, or as `attack`.
+    ValueError
+        For a ratio outside (0, 1], an attack that returns images of another shape, or what `train` and the attack
+        refuse.
 
     References
     ----------

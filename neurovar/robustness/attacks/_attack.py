@@ -28,26 +28,8 @@ class Attack(Value, ABC):
     """A way to make adversarial images, of at most ε in a norm, against a network with its noise.
 
     An attack is a value: it is made with its settings, compared, written down (`str`, `to_json`), and called with a
-    network. One of your own is a subclass with the method `run`; more settings make it a frozen dataclass:
-
-    >>> @dataclass(frozen=True)
-    ... class Brighter(Attack):
-    ...     share: float = 1.0
-    ...     takes_gradients = False
-    ...
-    ...     def run(self, network, images, labels, generator):
-    ...         return (images + self.share * self.epsilon).clamp(0, 1)
-
-    It then works wherever an attack does: in `evaluate`, whose results have it under its name, in `honesty` and in
-    figures.
-
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
-    >>> x, y = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
-    >>> attack = Brighter(0.25, share=0.5)
-    >>> attack(NoisyNetwork(model, images=x), x, y, generator=torch.Generator()).max()
-    tensor(0.6250)
-    >>> attack.label
-    'brighter ε=0.25 K=20 share=0.5'
+    network. One of your own is a subclass with the method `run`; more settings make it a frozen dataclass. It then
+    works wherever an attack does: in `evaluate`, whose results have it under its name, in `honesty` and in figures.
 
     Parameters
     ----------
@@ -64,6 +46,24 @@ class Attack(Value, ABC):
     ------
     ValueError
         For an ε that is not above 0 and finite, an unknown norm, or fewer than 1 draw.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Brighter(Attack):
+    ...     share: float = 1.0
+    ...     takes_gradients = False
+    ...
+    ...     def run(self, network, images, labels, generator):
+    ...         return (images + self.share * self.epsilon).clamp(0, 1)
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> x, y = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    >>> attack = Brighter(0.25, share=0.5)
+    >>> attack(NoisyNetwork(model, images=x), x, y, generator=torch.Generator()).max()
+    tensor(0.6250)
+    >>> attack.label
+    'brighter ε=0.25 K=20 share=0.5'
     """
 
     epsilon: float

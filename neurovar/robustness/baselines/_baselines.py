@@ -36,6 +36,15 @@ DESCRIPTIONS = {
 class Baselines(dict[str, NoisyNetwork]):
     """Networks by name, "full" first.
 
+    Parameters
+    ----------
+    networks : mapping of str to NoisyNetwork
+        The networks by name.
+    about : xarray.Dataset
+        What each is; see above.
+    left_out : mapping of str to str
+        What is not there, and why.
+
     Attributes
     ----------
     about : xarray.Dataset
@@ -44,6 +53,11 @@ class Baselines(dict[str, NoisyNetwork]):
         `clean_accuracy` with its `standard_error` on the images of the search, `reached`, `n_evaluations`, `message`.
     left_out : dict of str to str
         What could not be made or was not asked for, and why.
+
+    Examples
+    --------
+    >>> Baselines({}, xr.Dataset(), {"adversarial": "needs attack= and ratio="}).left_out
+    {'adversarial': 'needs attack= and ratio='}
     """
 
     def __init__(self, networks: Mapping[str, NoisyNetwork], about: xr.Dataset, left_out: Mapping[str, str]) -> None:
@@ -89,7 +103,7 @@ def with_baselines(
     base : torch.nn.Sequential
         A trained network.
     images : torch.Tensor
-        (image, channel, row, column): what to train on, as for `networks.train`.
+        (image, channel, row, column): what to train on.
     labels : torch.Tensor
         int64 (image,).
     layer : str
@@ -105,7 +119,7 @@ def with_baselines(
     match : CleanAccuracy, optional
         How clean accuracies are matched, in place of traces.
     n_jobs : int, optional
-        Worker processes on CPUs, as for `networks.train_many`: the same networks for any number.
+        Worker processes on CPUs; the networks are the same for any number.
 
     Returns
     -------

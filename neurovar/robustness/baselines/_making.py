@@ -141,6 +141,12 @@ class CleanAccuracy:
     ------
     ValueError
         For a factor that is not finite and above 1.
+
+    Examples
+    --------
+    >>> x, y = torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.int64)
+    >>> CleanAccuracy(x, y, tolerance=0.02, factor=100.0, n_draws=10, max_evaluations=12).factor
+    100.0
     """
 
     images: Tensor

@@ -37,6 +37,10 @@ class Match:
         What was reached, in words.
     tried : xarray.DataArray
         (amount,) the accuracies in the order of the search; their number is `n_evaluations`.
+
+    Examples
+    --------
+    `match_clean_accuracy` makes it; its example shows a search.
     """
 
     network: NoisyNetwork

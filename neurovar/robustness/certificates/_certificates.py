@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,12 +12,59 @@ from scipy import stats
 from torch import Tensor, nn
 
 from neurovar._provenance import provenance
+from neurovar._values import Value
 from neurovar.covariance import Covariance, Diagonal
-from neurovar.networks import check_labels, find_layers, inject, layer_activation, with_activation
+from neurovar.networks import (
+    check_evaluation_mode,
+    check_labels,
+    find_layers,
+    inject,
+    layer_activation,
+    with_activation,
+)
 
 Norm = Literal["l2", "mahalanobis"]
 ABSTAIN = -1
 IMAGE_DIMS = ("stimulus", "channel", "row", "column")
+
+
+@dataclass(frozen=True)
+class Sampling(Value):
+    """How a smoothed classifier is sampled.
+
+    Parameters
+    ----------
+    n_select : int, optional
+        Draws that choose the class.
+    n_draws : int, optional
+        Fresh draws that certify it.
+    alpha : float, optional
+        The probability, for each image, that its certificate is wrong. The defaults are those of Cohen et al. 2019.
+    batch_size : int, optional
+        Draws at once; the result does not depend on it.
+
+    Raises
+    ------
+    ValueError
+        For numbers below 1, or an alpha that is not between 0 and 1.
+
+    Examples
+    --------
+    >>> str(Sampling(n_draws=10_000))
+    'Sampling(n_draws=10000)'
+    """
+
+    n_select: int = 100
+    n_draws: int = 100_000
+    alpha: float = 0.001
+    batch_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if min(self.n_select, self.n_draws, self.batch_size) < 1 or not 0 < self.alpha < 1:
+            got = f"{self.n_select}, {self.n_draws}, {self.batch_size} and {self.alpha}"
+            raise ValueError(
+                f"expected n_select, n_draws and batch_size of at least 1 and alpha between 0 and 1, got {got}"
+            )
 
 
 def certify(
@@ -25,11 +73,8 @@ def certify(
     labels: xr.DataArray,
     *,
     sigma: float,
-    n_select: int,
-    n_draws: int,
-    alpha: float,
+    sampling: Sampling,
     generator: torch.Generator,
-    batch_size: int = 1000,
 ) -> xr.Dataset:
     """Certified L2 radii of the classifier smoothed by Gaussian noise on its input (randomised smoothing).
 
@@ -46,21 +91,30 @@ def certify(
 
     Parameters
     ----------
-    model : (batch, channel, row, column) to logits, in eval mode. A `NoisyModule` may be certified too: the proof holds
-        for a classifier that is random itself, each row with draws of its own.
-    images : (stimulus, channel, row, column) in [0, 1], of the model's floating type. labels : (stimulus), integers.
-    sigma : standard deviation of the noise, in pixels 0–1. Cohen et al. train with the noise that they certify.
-    n_select, n_draws, alpha : Cohen et al. take 100, 100,000 and 0.001.
-    batch_size : draws at once; the result does not depend on it.
+    model : torch.nn.Module
+        (batch, channel, row, column) to logits, in evaluation mode. A `NoisyModule` may be certified too: the proof
+        holds for a classifier that is random itself, each row with draws of its own.
+    images : xarray.DataArray
+        (stimulus, channel, row, column) in [0, 1], of the model's floating type.
+    labels : xarray.DataArray
+        (stimulus), integers: the true classes.
+    sigma : float
+        Standard deviation of the noise, in pixels 0–1. Cohen et al. train with the noise that they certify.
+    sampling : Sampling
+        How many draws choose the class and certify it, and with what confidence.
+    generator : torch.Generator
+        Source of all draws.
 
     Returns
     -------
-    Dataset over stimulus: `predicted` (−1: abstained), `p_lower`, `radius` (0 where it abstained), `correct` (False
-    where it abstained)
+    xarray.Dataset
+        Over stimulus: `predicted` (−1: abstained), `p_lower`, `radius` (0 where it abstained), `correct` (False where
+        it abstained).
 
     Raises
     ------
-    ValueError : for images, labels or numbers outside their range, a model in training mode, or logits that are not
+    ValueError
+        For images or labels outside their range, a model of which any part is in training mode, or logits that are not
         finite.
 
     References
@@ -74,8 +128,8 @@ def certify(
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]))
     >>> images = xr.DataArray(np.full((1, 1, 2, 2), 0.5, np.float32), dims=IMAGE_DIMS)
     >>> g = torch.Generator().manual_seed(0)
-    >>> found = certify(model, images, xr.DataArray([0], dims="stimulus"), sigma=0.5, n_select=10, n_draws=10_000,
-    ...                 alpha=0.001, generator=g)
+    >>> found = certify(model, images, xr.DataArray([0], dims="stimulus"), sigma=0.5,
+    ...                 sampling=Sampling(n_select=10, n_draws=10_000), generator=g)
     >>> found.predicted.item(), 0.45 < found.radius.item() < 0.5  # the boundary is at a distance of 0.5
     (0, True)
     """
@@ -84,9 +138,9 @@ def certify(
     x, y = _tensors(model, images, labels)
     noise = Diagonal(torch.full((x[0].numel(),), float(sigma) ** 2, dtype=x.dtype))
     smoothed = nn.Sequential(nn.Identity(), model)
-    found = _certified(smoothed, {"0": noise}, x, y, n_select, n_draws, alpha, generator, batch_size)
-    said = {"norm": "L2 of the pixels, 0–1", "sigma": sigma, "noise": "Gaussian, on the input"}
-    return _labelled(found, images, scale=sigma, **said)
+    certificates = _certified(smoothed, {"0": noise}, x, y, sampling, generator)
+    about = {"norm": "L2 of the pixels, 0–1", "sigma": sigma, "noise": "Gaussian, on the input"}
+    return _labelled(certificates, images, scale=sigma, **about)
 
 
 def certify_layer(
@@ -96,49 +150,61 @@ def certify_layer(
     *,
     layer: str,
     noise: Covariance,
-    n_select: int,
-    n_draws: int,
-    alpha: float,
+    sampling: Sampling,
     generator: torch.Generator,
     lipschitz: float | None = None,
     lipschitz_norm: Norm = "l2",
-    batch_size: int = 1000,
 ) -> xr.Dataset:
     """Certified radii of a network smoothed by noise of covariance Σ at a layer, in that layer's Mahalanobis norm.
 
     With h the layer's activation and f what follows it, g(h) = argmax_c P(f(h + e) = c), e ~ N(0, Σ). In the
-    coordinates Σ^(−1/2) h the noise is N(0, I), so that the proof for the input holds as it is: with p̲ as for
+    coordinates Σ^(−1/2) h the noise is N(0, I), so that the proof for the input holds as it is: with the p̲ of
     `certify`, and probability of at least 1 − α, g(h + d) = c for every d with √(dᵀ Σ⁻¹ d) < R = Φ⁻¹(p̲)
     (`noise.mahalanobis` gives the square). A radius at a layer says nothing about images by itself. If the layers up to
     it have a Lipschitz constant L (L2 → L2), then √(dᵀ Σ⁻¹ d) ≤ ‖d‖₂ / √λ_min(Σ) ≤ L ‖δ‖₂ / √λ_min(Σ), so that no δ on
     the image with ‖δ‖₂ < R √λ_min(Σ) / L changes the class: `input_radius`. A constant into the Mahalanobis norm,
     √(dᵀ Σ⁻¹ d) ≤ L ‖δ‖₂, gives R / L, which is sharper where the layers change little along the small eigenvalues.
 
-    The input radius is certified only as far as L is: an estimate from gradients or samples is no bound. As for
+    The input radius is certified only as far as L is: an estimate from gradients or samples is no bound. As with
     `certify`, what is certified is the smoothed network, with probability 1 − α for each image, and neither the network
     without noise nor the ensemble of `evaluate`; rounding is not accounted for, which for a Σ with eigenvalues below
     1e-6 of the largest speaks for float64.
 
     Parameters
     ----------
-    layer, noise : as for `inject`; the noise must be Gaussian and centred, the same at every activation, and have an
-        inverse. The layers before it must give the same for the same image.
-    lipschitz : a constant of the layers up to and including `layer` that is known to hold, such as `lipschitz_bound`
-        gives; None for no input radius. Every way from image to logits must lead through `layer` then; one around it is
-        found if gradients flow along it.
-    lipschitz_norm : the norm at the layer that it is stated for.
-    model, images, labels, n_select, n_draws, alpha, batch_size : as for `certify`.
+    model : torch.nn.Module
+        (batch, channel, row, column) to logits, in evaluation mode.
+    images : xarray.DataArray
+        (stimulus, channel, row, column) in [0, 1], of the model's floating type.
+    labels : xarray.DataArray
+        (stimulus), integers: the true classes.
+    layer : str
+        Where the noise is. The layers before it must give the same for the same image.
+    noise : Covariance
+        Over the layer's units: Gaussian and centred, the same at every activation, with an inverse.
+    sampling : Sampling
+        How many draws choose the class and certify it, and with what confidence.
+    generator : torch.Generator
+        Source of all draws.
+    lipschitz : float, optional
+        A constant of the layers up to and including `layer` that is known to hold, such as `lipschitz_bound` gives;
+        without it there is no input radius. Every way from image to logits must lead through `layer` then; one around
+        it is noticed if gradients flow along it.
+    lipschitz_norm : str, optional
+        The norm at the layer that it is stated for, "l2" or "mahalanobis".
 
     Returns
     -------
-    Dataset over stimulus: as for `certify`, with `radius` in the Mahalanobis norm; `input_radius` in L2 of the pixels
-    where `lipschitz` is given
+    xarray.Dataset
+        Over stimulus: `predicted`, `p_lower`, `correct`, and `radius` in the Mahalanobis norm; `input_radius` in L2 of
+        the pixels where `lipschitz` is given.
 
     Raises
     ------
-    ValueError : as for `certify`; for an unknown layer, noise of the wrong size, that depends on the activations, has a
-        mean, or is singular; a Lipschitz constant that is not above 0; layers before the noise that are random; with
-        `lipschitz`, a way around the layer.
+    ValueError
+        For images or labels outside their range, a model of which any part is in training mode, an unknown layer, noise
+        of the wrong size, that depends on the activations, has a mean, or is singular; a Lipschitz constant that is not
+        above 0; layers before the noise that are random; with `lipschitz`, a way around the layer.
 
     References
     ----------
@@ -150,8 +216,9 @@ def certify_layer(
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]))
     >>> images = xr.DataArray(np.full((1, 1, 2, 2), 0.5, np.float32), dims=IMAGE_DIMS)
     >>> found = certify_layer(model, images, xr.DataArray([0], dims="stimulus"), layer="0", lipschitz=1.0,
-    ...                       noise=Diagonal(torch.tensor([0.25, 0.04, 1.0, 1.0])), n_select=10, n_draws=10_000,
-    ...                       alpha=0.001, generator=torch.Generator().manual_seed(0))
+    ...                       noise=Diagonal(torch.tensor([0.25, 0.04, 1.0, 1.0])),
+    ...                       sampling=Sampling(n_select=10, n_draws=10_000),
+    ...                       generator=torch.Generator().manual_seed(0))
     >>> 0.9 < found.radius.item() < 1, found.input_radius.item() < 0.5 * 0.2 / 0.5  # 0.5 / √0.25, and · √0.04
     (True, True)
     """
@@ -161,9 +228,9 @@ def certify_layer(
     noise = noise.to(device=x.device)
     _counts(model, {layer: noise}, x[0], 1, generator.clone_state(), 1)  # refuses another layer or size at once
     _check_front(model, layer, x[:1], around=lipschitz is not None)
-    found = _certified(model, {layer: noise}, x, y, n_select, n_draws, alpha, generator, batch_size)
-    said = {"norm": f"Mahalanobis at layer {layer}", "layer": layer, "noise": type(noise).__name__}
-    result = _labelled(found, images, scale=1.0, **said)
+    certificates = _certified(model, {layer: noise}, x, y, sampling, generator)
+    about = {"norm": f"Mahalanobis at layer {layer}", "layer": layer, "noise": type(noise).__name__}
+    result = _labelled(certificates, images, scale=1.0, **about)
     if lipschitz is None:
         return result
     stretch = lipschitz if lipschitz_norm == "mahalanobis" else lipschitz / float(noise.spectrum()[-1]) ** 0.5
@@ -182,16 +249,22 @@ def certified_accuracy(
 
     Parameters
     ----------
-    certificates : as `certify` or `certify_layer` returns them.
-    of : which of the radii.
+    certificates : xarray.Dataset
+        What `certify` or `certify_layer` returns.
+    radii : iterable of float
+        At which radii, in the norm of the certificates.
+    of : str, optional
+        Which of the radii, "radius" or "input_radius".
 
     Returns
     -------
-    Dataset over radius: `accuracy`, `low`, `high`
+    xarray.Dataset
+        Over radius: `accuracy`, `low`, `high`.
 
     Raises
     ------
-    ValueError : if the certificates do not have that radius, or a radius is negative or NaN.
+    ValueError
+        If the certificates do not have that radius, or a radius is negative or NaN.
 
     References
     ----------
@@ -224,20 +297,14 @@ def _certified(
     noises: Mapping[str, Covariance],
     images: Tensor,
     labels: Tensor,
-    n_select: int,
-    n_draws: int,
-    alpha: float,
+    sampling: Sampling,
     generator: torch.Generator,
-    batch_size: int,
 ) -> xr.Dataset:
     """The class of each image, the lower bound of its probability, and Φ⁻¹ of that."""
-    if min(n_select, n_draws, batch_size) < 1 or not 0 < alpha < 1:
-        got = f"{n_select}, {n_draws}, {batch_size} and {alpha}"
-        raise ValueError(
-            f"expected n_select, n_draws and batch_size of at least 1 and alpha between 0 and 1, got {got}"
-        )
+    n_select, n_draws, alpha, batch_size = sampling.n_select, sampling.n_draws, sampling.alpha, sampling.batch_size
     chosen, hits = np.empty(len(images), np.int64), np.empty(len(images), np.int64)
     for i, image in enumerate(images):
+        # The class is chosen on draws of its own: on those that certify it, the best of several would be counted.
         chosen[i] = _counts(model, noises, image, n_select, generator, batch_size).argmax()
         hits[i] = _counts(model, noises, image, n_draws, generator, batch_size)[chosen[i]]
     p_lower = _lower_bound(hits, n_draws, alpha)
@@ -279,13 +346,13 @@ def _lower_bound(hits: np.ndarray, n: int, alpha: float) -> np.ndarray:
     return np.where(hits > 0, stats.beta.ppf(alpha, np.maximum(hits, 1), n - hits + 1), 0.0)
 
 
-def _labelled(found: xr.Dataset, images: xr.DataArray, *, scale: float, **said: Any) -> xr.Dataset:
+def _labelled(certificates: xr.Dataset, images: xr.DataArray, *, scale: float, **about: Any) -> xr.Dataset:
     """With radii in units of `scale`, the stimuli's names, and what was certified."""
     what = "the smoothed classifier, for each image with probability 1 − alpha; not its base, nor an ensemble of draws"
-    attrs = {**found.attrs, **said, "certified": what, **provenance()}
-    attrs["largest_radius"] = scale * found.attrs["largest_radius"]
+    attrs = {**certificates.attrs, **about, "certified": what, **provenance()}
+    attrs["largest_radius"] = scale * certificates.attrs["largest_radius"]
     stimulus = {"stimulus": images["stimulus"].values} if "stimulus" in images.coords else {}
-    return found.assign(radius=scale * found["radius"]).assign_coords(stimulus).assign_attrs(attrs)
+    return certificates.assign(radius=scale * certificates["radius"]).assign_coords(stimulus).assign_attrs(attrs)
 
 
 def _tensors(model: nn.Module, images: xr.DataArray, labels: xr.DataArray) -> tuple[Tensor, Tensor]:
@@ -301,8 +368,7 @@ def _tensors(model: nn.Module, images: xr.DataArray, labels: xr.DataArray) -> tu
         raise ValueError(f"expected images of floats and integer labels, got {images.dtype} and {labels.dtype}")
     if not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(f"expected pixels in [0, 1], got {images.min().item():g} to {images.max().item():g}")
-    if model.training:
-        raise ValueError("expected a model in eval mode, got training mode; call model.eval()")
+    check_evaluation_mode(model)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     x = torch.tensor(np.ascontiguousarray(images.values), device=device)
     y = torch.tensor(labels.values.astype(np.int64))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from neurovar.networks import halves
+from neurovar.networks import check_evaluation_mode, halves
 
 _CONTRACTING = (nn.Flatten, nn.Identity, nn.ReLU, nn.Tanh, nn.Dropout)
 """Modules that bring no two inputs further apart (in eval mode)."""
@@ -24,14 +24,23 @@ def lipschitz_bound(model: nn.Sequential, *, layer: str, shape: Sequence[int]) -
 
     Parameters
     ----------
-    model : a `Sequential`, in eval mode; only the modules above may stand before the noise.
-    layer : a direct child of the model, as for `networks.halves`.
-    shape : of one input, (channel, row, column).
+    model : torch.nn.Sequential
+        In evaluation mode; only the modules above may stand before the noise.
+    layer : str
+        A direct child of the model.
+    shape : sequence of int
+        Of one input, (channel, row, column).
+
+    Returns
+    -------
+    float
+        The bound.
 
     Raises
     ------
-    ValueError : for a model in training mode, or a module or an option that the bound does not cover; state a constant
-        of your own then.
+    ValueError
+        For a model of which any part is in training mode, or a module or an option that the bound does not cover; state
+        a constant of your own then.
 
     References
     ----------
@@ -47,8 +56,7 @@ def lipschitz_bound(model: nn.Sequential, *, layer: str, shape: Sequence[int]) -
     """
     if type(model) is not nn.Sequential:
         raise ValueError(f"expected a torch.nn.Sequential, which runs as it is built, got {type(model).__name__}")
-    if model.training:
-        raise ValueError("expected a model in eval mode, got training mode; call model.eval()")
+    check_evaluation_mode(model)
     front, _ = halves(model, layer)
     signal = torch.zeros(1, *shape, dtype=next(model.parameters()).dtype, device=next(model.parameters()).device)
     bounds = []

@@ -27,6 +27,11 @@ class Gradients:
         (image,): whether every draw of g is exactly zero.
     problem : str, optional
         Why no attack can follow these gradients; empty where one can.
+
+    Examples
+    --------
+    >>> Gradients(signal=np.array([4.0]), variance=np.array([2.0]), zero=np.array([False])).snr
+    2.0
     """
 
     signal: np.ndarray

@@ -128,7 +128,7 @@ BAD = {
         [*LAYER, "--method", "gain", "--input", "3,28,28"]
     ),
     "expected a layer of Sequential, got 'layer9'; near it: layer": ["--layer", "layer9", "--method", "gain"],
-    "expected --method spectrum, .*, got magic": [*LAYER, "--method", "magic"],
+    "expected --method signal_rule, .*, got magic": [*LAYER, "--method", "magic"],
     "expected the options n_factors for 'assignment', got none": [*LAYER, "--method", "assignment"],
     "expected options that 'gain' has": [*LAYER, "--method", "gain", "--rank", "3"],
     "expected images as input, --input C,H,W, got 784": [*LAYER, "--method", "gain", "--input", "784"],

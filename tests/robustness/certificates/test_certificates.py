@@ -23,12 +23,12 @@ from neurovar.covariance import (
     Sum,
 )
 from neurovar.networks import NoisyModule, halves, small_network
-from neurovar.robustness import certified_accuracy, certify, certify_layer, lipschitz_bound
+from neurovar.robustness import Sampling, certified_accuracy, certify, certify_layer, lipschitz_bound
 
 SIZE = 4
 UNITS = SIZE**2
 WEIGHT = np.random.default_rng(1).standard_normal(UNITS)
-DRAWS = {"n_select": 20, "n_draws": 2000, "alpha": 0.001}
+DRAWS = {"sampling": Sampling(20, 2000, 0.001)}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -71,7 +71,7 @@ def test_the_radius_of_a_linear_classifier_is_the_distance_to_its_boundary() -> 
     distance = np.abs(margin(images.values)) / np.linalg.norm(WEIGHT)
     for sigma in (0.2, 0.6):
         found = certify(
-            linear(), images, labels, sigma=sigma, n_select=100, n_draws=20_000, alpha=0.001, generator=seeded()
+            linear(), images, labels, sigma=sigma, sampling=Sampling(100, 20_000, 0.001), generator=seeded()
         )
         certified = found.predicted.values >= 0
         near = (distance > 0.2 * sigma) & (distance < 2 * sigma)  # further away the number of draws is the limit
@@ -100,8 +100,8 @@ def test_a_layers_radius_is_the_mahalanobis_distance_to_the_boundary(noise: Cova
     matrix = noise.to_dense().double().numpy()
     distance = np.abs(margin(images.values)) / np.sqrt(WEIGHT @ matrix @ WEIGHT)
     found = certify_layer(
-        linear(dtype), images, labels, layer="0", noise=noise.to(dtype=dtype), n_select=100, n_draws=20_000,
-        alpha=0.001, generator=seeded(),
+        linear(dtype), images, labels, layer="0", noise=noise.to(dtype=dtype),
+        sampling=Sampling(100, 20_000, 0.001), generator=seeded(),
     )  # fmt: skip
     near = (distance < 2) & (distance > 0.05)
     assert near.sum() > 5
@@ -147,7 +147,7 @@ def test_no_perturbation_within_the_input_radius_changes_the_class() -> None:
     labels = labels.copy(data=(pixel < 0.5).astype(int))
     noise = Diagonal(torch.tensor([0.04] + [1.0] * (UNITS - 1)))
     found = certify_layer(
-        model, images, labels, layer="0", noise=noise, lipschitz=1.0, n_select=50, n_draws=20_000, alpha=0.001,
+        model, images, labels, layer="0", noise=noise, lipschitz=1.0, sampling=Sampling(50, 20_000, 0.001),
         generator=seeded(),
     )  # fmt: skip
     distance = np.abs(pixel - 0.5)
@@ -162,7 +162,7 @@ def test_the_bound_holds_in_a_fraction_1_minus_alpha_of_certificates(alpha: floa
     image, label = data(1)
     repeated, labels = (array.isel(stimulus=[0] * 600).drop_vars("stimulus") for array in (image, label))
     sigma = float(np.abs(margin(image.values))[0] / np.linalg.norm(WEIGHT))  # P(right) = Φ(1)
-    found = certify(linear(), repeated, labels, sigma=sigma, n_select=1, n_draws=40, alpha=alpha, generator=seeded(3))
+    found = certify(linear(), repeated, labels, sigma=sigma, sampling=Sampling(1, 40, alpha), generator=seeded(3))
     chosen_right = found.predicted.values == label.item()
     wrong = (found.p_lower.values > NormalDist().cdf(1)) & chosen_right
     assert binomtest(int(wrong.sum()), 600, alpha, alternative="greater").pvalue > 0.01
@@ -178,10 +178,13 @@ def test_plain_loops_give_the_same(batch_size: int) -> None:
     weight = np.random.default_rng(2).standard_normal((3, UNITS)).astype(np.float32)
     model = nn.Sequential(nn.Flatten(), nn.Linear(UNITS, 3, bias=False)).eval()
     model[1].weight.data = torch.tensor(weight)
-    options = {"sigma": 0.4, "n_select": 7, "n_draws": 200, "alpha": 0.01}
-    found = certify(model, images, labels, generator=seeded(), batch_size=batch_size, **options)
+    draws = {"n_select": 7, "n_draws": 200, "alpha": 0.01}
+    sampling = Sampling(**draws, batch_size=batch_size)
+    found = certify(model, images, labels, sigma=0.4, sampling=sampling, generator=seeded())
     generator = seeded()
-    expected = [reference.certify(weight, image.ravel(), generator=generator, **options) for image in images.values]
+    expected = [
+        reference.certify(weight, image.ravel(), sigma=0.4, generator=generator, **draws) for image in images.values
+    ]
     predicted, lower, radius = map(np.array, zip(*expected))
     assert -1 in predicted and len(set(predicted)) > 1
     np.testing.assert_array_equal(found.predicted, predicted)
@@ -221,7 +224,7 @@ def test_a_network_that_is_random_itself_is_certified_for_what_it_is() -> None:
     noisy = NoisyModule(
         linear(), {"0": Diagonal.isotropic(UNITS, variance=0.07)}, generator=seeded(1), when="eval"
     ).eval()
-    found = certify(noisy, images, labels, sigma=0.3, n_select=100, n_draws=20_000, alpha=0.001, generator=seeded())
+    found = certify(noisy, images, labels, sigma=0.3, sampling=Sampling(100, 20_000, 0.001), generator=seeded())
     expected = 0.3 * distance / (0.09 + 0.07) ** 0.5
     near = distance < 0.5
     np.testing.assert_allclose(found.radius.values[near], expected[near], atol=0.02)
@@ -366,7 +369,7 @@ def test_what_has_no_bound_is_named(module: nn.Module, match: str) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(module), nn.Flatten()).eval()
     with pytest.raises(ValueError, match=match):
         lipschitz_bound(model, layer="1", shape=(1, 8, 8))
-    with pytest.raises(ValueError, match="expected a model in eval mode"):
+    with pytest.raises(ValueError, match="expected a model in evaluation mode"):
         lipschitz_bound(model.train(), layer="0", shape=(1, 8, 8))
 
 
@@ -412,10 +415,10 @@ BAD: dict[str, Callable] = {
         linear(), x, y, sigma=0.0, generator=seeded(), **DRAWS
     ),
     r"alpha between 0 and 1, got 20, 2000, 1000 and 1": lambda x, y: certify(
-        linear(), x, y, sigma=1, generator=seeded(), **DRAWS | {"alpha": 1}
+        linear(), x, y, sigma=1, generator=seeded(), sampling=Sampling(20, 2000, 1)
     ),
     r"of at least 1 and alpha .*, got 20, 0, 1000": lambda x, y: certify(
-        linear(), x, y, sigma=1, generator=seeded(), **DRAWS | {"n_draws": 0}
+        linear(), x, y, sigma=1, generator=seeded(), sampling=Sampling(20, 0, 0.001)
     ),
     r"expected pixels in \[0, 1\], got": lambda x, y: certify(linear(), x + 1, y, sigma=1, generator=seeded(), **DRAWS),
     "expected labels from 0 to 1, got": lambda x, y: certify(
@@ -430,7 +433,7 @@ BAD: dict[str, Callable] = {
     "expected images of floats and integer labels, got float32 and float64": lambda x, y: certify(
         linear(), x, y.astype(float), sigma=1, generator=seeded(), **DRAWS
     ),
-    "expected a model in eval mode": lambda x, y: certify(
+    "expected a model in evaluation mode": lambda x, y: certify(
         linear().train(), x, y, sigma=1, generator=seeded(), **DRAWS
     ),
     r"expected logits .* of at least two classes, got \(1, 1\)": lambda x, y: certify(

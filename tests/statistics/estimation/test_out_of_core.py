@@ -42,7 +42,7 @@ def test_pairs_across_recordings_are_undefined(whole: xr.DataArray) -> None:
     pooled = responses.mark(whole, recording=np.arange(whole.sizes["unit"]) // 3)
     expected = statistics.noise_covariance(pooled)
     assert expected.isnull().any()
-    np.testing.assert_allclose(statistics.noise_covariance(pooled.chunk(stimulus=2)), expected)
+    np.testing.assert_allclose(statistics.noise_covariance(pooled.chunk({"stimulus": 2})), expected)
 
 
 @pytest.mark.parametrize("name", ["covariance", "correlation", "pooled correlation"])

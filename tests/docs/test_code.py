@@ -1,12 +1,10 @@
-"""The code of README and docs runs as tests; see `tests/conftest.py` for what the tests themselves need.
+"""The code of README and docs runs as it stands.
 
 The blocks of a page share a namespace and a folder, and run in their order. Lines of a block that are nothing but a
 comment are what the block prints.
 """
 
-import os
 import re
-import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -16,12 +14,17 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 NUMBER = r"-?\d+\.\d+"
 TOLERANCE = 0.011
 """Printed numbers have two or three digits, of which the last may differ between versions of LAPACK."""
-NEEDS = {"README.md": ("data", "slow"), "statistics.md": ("slow",)}
+NEEDS = {"README.md": (pytest.mark.data, pytest.mark.slow), "statistics.md": (pytest.mark.slow,)}
 """Markers of the pages that need recordings, or time."""
+PAGES = [
+    pytest.param(page, id=page.name, marks=NEEDS.get(page.name, ()))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if "```python" in page.read_text(encoding="utf-8")
+]
 
 
 def run(example: Example) -> None:
@@ -36,29 +39,13 @@ def run(example: Example) -> None:
     assert values == pytest.approx(expected, abs=TOLERANCE)
 
 
-def enter_folder(namespace: dict) -> None:
-    """Pages write files."""
-    namespace["_folder"], namespace["_before"] = tempfile.TemporaryDirectory(), os.getcwd()
-    os.chdir(namespace["_folder"].name)
-
-
-def leave_folder(namespace: dict) -> None:
-    os.chdir(namespace["_before"])
-    namespace["_folder"].cleanup()
-
-
-pytest_collect_file = Sybil(
-    [CodeBlockParser("python", run)],
-    patterns=["README.md", "docs/*.md"],
-    setup=enter_folder,
-    teardown=leave_folder,
-).pytest()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.suffix == ".md":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))  # blocks share a namespace, so a process too
-            for marker in NEEDS.get(item.path.name, ()):
-                item.add_marker(marker)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.name == "README.md":
+        pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra 'pretrained'")
+    monkeypatch.chdir(tmp_path)
+    document = Sybil([CodeBlockParser("python", run)], patterns=["*.md"]).parse(page)
+    examples = list(document.examples())
+    assert examples
+    for example in examples:
+        example.evaluate()
