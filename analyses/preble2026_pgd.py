@@ -51,7 +51,7 @@ class Scale:
 
 
 FULL = Scale(60_000, 10, 1000, 200, 40, 100, 5, 4)
-QUICK = Scale(4000, 3, 60, 12, 5, 5, 1, 1)
+QUICK = Scale(4000, 3, 300, 12, 5, 5, 1, 1)
 
 
 def compute(*, quick: bool = False, seed: int = 0, n_jobs: int = 2) -> xr.Dataset:
