@@ -2,5 +2,6 @@
 
 from neurovar.cli.app import main
 
+# Worker processes import this module again, and must not run the command.
 if __name__ == "__main__":
     main()

@@ -30,6 +30,7 @@ class Value:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        # By the bare name: JSON that was written before a module moved can still be read.
         _TYPES[cls.__name__] = cls
 
     def __str__(self) -> str:
@@ -43,6 +44,7 @@ class Value:
 
     def to_json(self) -> str:
         """Every field and the name of the type, as JSON with sorted keys."""
+        # Sorted keys and Python's shortest repr of a float make equal values equal texts everywhere.
         return json.dumps(_plain(self), sort_keys=True)
 
     @classmethod
@@ -75,6 +77,7 @@ def _built(plain: Any) -> Any:
     if isinstance(plain, dict):
         parts = {name: _built(item) for name, item in plain.items() if name != "type"}
         return _TYPES[plain["type"]](**parts)
+    # JSON has no tuples, and values have no lists, as these cannot be hashed.
     if isinstance(plain, list):
         return tuple(_built(item) for item in plain)
     return plain

@@ -19,6 +19,7 @@ from neurovar.responses import align, center_repeats, drop_constant
 from neurovar.robustness import PGD, Condition, Selection, Training
 from neurovar.statistics import LowRank
 
+# From the first block to the last: early, middle and late vision.
 LAYERS = tuple(f"network._blocks.{i}" for i in (0, 2, 4, 8, 15))
 MEASURED = (
     "noise_correlation",
@@ -28,12 +29,16 @@ MEASURED = (
     "fano_factor",
     "reliability",
 )
+# The first rank is the mean response, which is no part of a power law; 50 units leave little after rank 20.
 RANKS = (2, 20)
+# Preble et al. 2026 scale the noise of their small network to this variance.
 TRACE_PER_UNIT = 2.0
+# The size at which the paper's figures compare noises; 25 of 255 grey levels.
 EPSILON = 0.1
 CONTROLS = ("diagonal", "rotated")
 SHARED = ("none", "isotropic")
 """Networks that are the same whatever the source of the noise: made once, and first in figures."""
+# More draws hardly change the ensemble's prediction and cost as many passes.
 N_PREDICTIONS = 10
 MEASURE = f"ensemble of {N_PREDICTIONS}"
 MODIFICATIONS = ("gaussian_noise", "brightness", "motion_blur")
@@ -57,6 +62,7 @@ class Scale:
     rank: int = 128
 
 
+# What two cores do in three to four minutes, and in about one.
 FULL = Scale(640, 40, 10_000, 5, 3, 2000, 160, 10, (1, 3, 5))
 QUICK = Scale(160, 10, 4000, 2, 2, 400, 60, 5, (3,))
 
@@ -124,6 +130,7 @@ def record_systems(inputs: Inputs, *, scale: Scale, seed: int, progress: Progres
             rng=seed,
             advance=advance,
         )
+    # Units are drawn after the alignment of repeats, as only those that vary can be correlated.
     rng = np.random.default_rng(seed)
     layers = {
         name.removeprefix("network._"): _varying_units(recorded.isel(unit=recorded["layer"].values == name), rng)
@@ -146,6 +153,7 @@ def transplant_and_test(
     training = inputs.train.isel(stimulus=slice(scale.n_train))
     test = inputs.test.isel(stimulus=slice(scale.n_test))
     images, labels = torch.tensor(training["images"].values), torch.tensor(training["labels"].values)
+    # Training seeds are spread by SeedSequence: seeds 0 and 1 of the quickstart share no network.
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(scale.n_seeds)]
     tested: dict[str, list[NoisyNetwork]] = {}
     with _bar(progress, "Small network: training, and retraining under noise", 3 * len(seeds)) as advance:
@@ -153,6 +161,7 @@ def transplant_and_test(
         bases = networks.train_many(fresh, images, labels, seeds=seeds, n_epochs=scale.n_epochs, n_jobs=n_jobs)
         advance(len(seeds))
         for base, training_seed in zip(bases, seeds):
+            # Attacks need gradients of images only; those of weights would cost as much again.
             base = base.eval().requires_grad_(False)
             shown = training.isel(stimulus=slice(scale.n_attacked))
             sources = {
@@ -180,6 +189,7 @@ def transplant_and_test(
         *(_attack(epsilon, scale) for epsilon in (EPSILON / 2, EPSILON)),
     ]
     tested = {name: tested[name] for name in (*SHARED, *(name for name in tested if name not in SHARED))}
+    # What evaluate reports: a cell for each network, condition and the clean images.
     n_cells = len(tested) * len(seeds) * (1 + len(conditions))
     with _bar(progress, "Modifications and attacks", n_cells) as advance:
         return robustness.evaluate(
@@ -207,7 +217,7 @@ def _pgd_noise(network: nn.Module, shown: xr.Dataset, scale: Scale, seed: int) -
         _attack(EPSILON, scale),
         layers=[scale.noisy_layer],
         structure=LowRank(scale.rank),
-        ridge=1e-4,
+        ridge=1e-4,  # as in Preble et al. 2026: no unit is without noise
         rng=seed,
     )[scale.noisy_layer]
     return source.noise, source.origin
@@ -218,6 +228,7 @@ def _cortical_noise(
 ) -> tuple[Covariance, Origin]:
     """The noise that the layer would have if it followed from tuning as in cortex."""
     tuning = networks.record(network, shown["images"], layers=[scale.noisy_layer], rng=seed)
+    # The rule gives a dense covariance of 3,136 units; its leading components sample ten times faster.
     return low_rank(rule.onto(tuning), rank=scale.rank), Origin("signal_rule", of="recording")
 
 
@@ -225,6 +236,7 @@ def _of(network: NoisyNetwork, source: str) -> NoisyNetwork:
     """A control of the noise from this source; others as they are."""
     if network.control is None:
         return network
+    # with_baselines calls its noise "full"; here each source has a name.
     control = replace(network.control, of=source)
     return network.with_noises(network.noises, origin=network.origin, control=control)
 

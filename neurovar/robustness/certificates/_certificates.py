@@ -24,6 +24,7 @@ from neurovar.networks import (
 )
 
 Norm = Literal["l2", "mahalanobis"]
+# No class has this number, so that an abstention is never counted as right.
 ABSTAIN = -1
 IMAGE_DIMS = ("stimulus", "channel", "row", "column")
 
@@ -137,6 +138,7 @@ def certify(
         raise ValueError(f"expected a finite sigma above 0, got {sigma}")
     x, y = _tensors(model, images, labels)
     noise = Diagonal(torch.full((x[0].numel(),), float(sigma) ** 2, dtype=x.dtype))
+    # An identity in front gives the pixels a layer, so that noise on the input is injected as any other.
     smoothed = nn.Sequential(nn.Identity(), model)
     certificates = _certified(smoothed, {"0": noise}, x, y, sampling, generator)
     about = {"norm": "L2 of the pixels, 0–1", "sigma": sigma, "noise": "Gaussian, on the input"}
@@ -233,6 +235,7 @@ def certify_layer(
     result = _labelled(certificates, images, scale=1.0, **about)
     if lipschitz is None:
         return result
+    # √(dᵀ Σ⁻¹ d) ≤ ‖d‖₂ / √λ_min: the worst direction is the one with the least noise.
     stretch = lipschitz if lipschitz_norm == "mahalanobis" else lipschitz / float(noise.spectrum()[-1]) ** 0.5
     stated = {"lipschitz": lipschitz, "lipschitz_norm": lipschitz_norm, "input_norm": "L2 of the pixels, 0–1"}
     return result.assign(input_radius=result["radius"] / stretch).assign_attrs(stated)
@@ -307,6 +310,7 @@ def _certified(
         # The class is chosen on draws of its own: on those that certify it, the best of several would be counted.
         chosen[i] = _counts(model, noises, image, n_select, generator, batch_size).argmax()
         hits[i] = _counts(model, noises, image, n_draws, generator, batch_size)[chosen[i]]
+    # One-sided: only a probability that is too high would make the radius too large.
     p_lower = _lower_bound(hits, n_draws, alpha)
     predicted = np.where(p_lower > 0.5, chosen, ABSTAIN)
     columns = {
@@ -316,6 +320,7 @@ def _certified(
         "correct": predicted == labels.cpu().numpy(),
     }
     attrs = {"n_select": n_select, "n_draws": n_draws, "alpha": alpha}
+    # If every draw gave the class, p would still only be known to be above alpha^(1/n).
     attrs["largest_radius"] = float(stats.norm.ppf(max(_lower_bound(np.array(n_draws), n_draws, alpha), 0.5)))
     return xr.Dataset({name: ("stimulus", values) for name, values in columns.items()}, attrs=attrs)
 
@@ -343,6 +348,7 @@ def _counts(
 
 def _lower_bound(hits: np.ndarray, n: int, alpha: float) -> np.ndarray:
     """Clopper and Pearson's, one-sided, with coverage of at least 1 − alpha."""
+    # The beta quantile is the binomial one turned round: P(X ≥ k | p) = I_p(k, n − k + 1). Without a hit it is 0.
     return np.where(hits > 0, stats.beta.ppf(alpha, np.maximum(hits, 1), n - hits + 1), 0.0)
 
 
@@ -387,6 +393,7 @@ def _check_noise(noise: Covariance) -> None:
         )
     if not noise.is_linear:
         raise ValueError(f"expected centred Gaussian noise, got {type(noise).__name__} with a mean")
+    # In a direction without noise no probability changes smoothly, so that nothing can be certified there.
     noise.log_determinant()  # refuses a singular one
 
 

@@ -59,6 +59,7 @@ def lipschitz_bound(model: nn.Sequential, *, layer: str, shape: Sequence[int]) -
     check_evaluation_mode(model)
     front, _ = halves(model, layer)
     signal = torch.zeros(1, *shape, dtype=next(model.parameters()).dtype, device=next(model.parameters()).device)
+    # Sizes of the signal are needed as convolutions are bounded on a torus of the image's size.
     bounds = []
     with torch.no_grad():
         for module in _leaves(front):
