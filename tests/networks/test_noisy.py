@@ -6,6 +6,7 @@ import pytest
 import torch
 from injecting import Returns, generator, n_hooks
 from torch import Tensor, nn
+from working import logits
 
 from neurovar.covariance import Dense, Diagonal, GainModulated, LowRankPlusDiagonal, MeanShift
 from neurovar.networks import Control, NoisyNetwork, Origin, in_workers, inject
@@ -237,13 +238,9 @@ def test_networks_go_to_worker_processes() -> None:
     states = torch.rand(5, 5, generator=generator(2))
     gain = GainModulated(torch.tensor(0.3), torch.ones(5), torch.tensor(1.5), states)
     noisy = NoisyNetwork(classifier(), {"1": gain}, images=IMAGES, origin=Origin("power_law"))
-    work = [partial(_logits, noisy, seed) for seed in range(3)]
+    work = [partial(logits, noisy, IMAGES, seed) for seed in range(3)]
     here, there = list(in_workers(work, 1)), list(in_workers(work, 2))
     assert all(torch.equal(first, second) for first, second in zip(here, there, strict=True))
-
-
-def _logits(noisy: NoisyNetwork, seed: int) -> Tensor:
-    return noisy.logits(IMAGES, n_draws=3, generator=generator(seed))
 
 
 @pytest.mark.gpu

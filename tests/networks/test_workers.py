@@ -5,21 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from working import failing, overwritten, threads
 
 from neurovar.networks import in_workers
-
-
-def threads(number: int) -> tuple[int, int]:
-    return number, torch.get_num_threads()
-
-
-def overwritten(values: np.ndarray) -> float:
-    tensor = torch.from_numpy(values)
-    return float(tensor.add_(1).sum())
-
-
-def failing(number: int) -> None:
-    raise ValueError(f"number {number}")
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
